@@ -1,0 +1,1 @@
+"""The contract that coordinator, devices and broker tools share."""

@@ -1,0 +1,124 @@
+"""YAML to frozen, validated structs: an unknown key is an error that names the nearest one."""
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+import yaml
+
+from common.errors import ConfigError
+from common.messages import DeviceId, Label, Options
+
+Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
+PositiveSeconds = Annotated[float, msgspec.Meta(gt=0, le=1e7)]
+T = TypeVar("T")
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A section of a configuration file."""
+
+
+class TlsConfig(Config):
+    """Certificates for the broker connection: paths of PEM files."""
+
+    ca: str
+    certificate: str | None = None
+    key: str | None = None
+
+
+class BrokerConfig(Config):
+    """Where the broker is, and how to log in. `protocol: auto` speaks MQTT 5 and falls back to 3.1.1."""
+
+    host: str = "127.0.0.1"
+    port: Port = 1883
+    username: str | None = None
+    password_file: str | None = None
+    tls: TlsConfig | None = None
+    protocol: Annotated[str, msgspec.Meta(pattern="^(auto|5|3.1.1)$")] = "auto"
+    keepalive_s: Annotated[int, msgspec.Meta(ge=5, le=3600)] = 30
+    packet_limit_bytes: Annotated[int, msgspec.Meta(ge=5120, le=2**28)] | None = None
+    """For a broker that enforces a limit without announcing it: `fedpi-broker check` finds it."""
+
+
+class DataConfig(Config):
+    """A site's images: a folder with one folder a label, or that folder and a CSV of `file,label`."""
+
+    images: str | None = None
+    labels: str | None = None
+    """CSV `file,label` of the images to train on; without it every image under `images/<label>/`."""
+    unseen: str | None = None
+    """CSV or folder of images that are never trained on and serve to evaluate."""
+    label_names: tuple[Label, Label] = ("no", "yes")
+    """Negative first, positive second: 0 and 1 in a CSV."""
+    loader: str | None = None
+    """A loader of your own, as `package.module:function` (see `common.learning.seam`)."""
+    options: Options = {}
+    """Passed to that loader."""
+
+
+class TransferConfig(Config):
+    """Sizes and timers of blob transfers. Every default fits the smallest broker that is named in the protocol."""
+
+    chunk_bytes: Annotated[int, msgspec.Meta(ge=2**12, le=2**18)] = 2**16
+    credit_chunks: Annotated[int, msgspec.Meta(ge=2, le=500)] = 128
+    """Chunks that all senders together may have on their way to this process."""
+    merge_s: Annotated[float, msgspec.Meta(ge=0, le=60)] = 0.25
+    """How long the coordinator gathers wishes before it publishes their union."""
+    repair_s: Annotated[float, msgspec.Meta(gt=0, le=600)] = 2.0
+    """Silence after which a receiver asks again; doubles up to `repair_max_s`."""
+    repair_max_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 30.0
+
+
+def load(path: Path, schema: type[T]) -> T:
+    """Read `path` into `schema`; raises ConfigError with one sentence that names file, key and cure."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ConfigError(f"{path}: cannot read the configuration: {reason}") from error
+    try:
+        plain = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{place}: not valid YAML: {getattr(error, 'problem', error)}") from error
+    if plain is None:
+        plain = {}
+    return convert(plain, schema, str(path))
+
+
+def convert(plain: Any, schema: type[T], source: str) -> T:
+    """Validate already parsed YAML; `source` names it in the ConfigError."""
+    try:
+        return msgspec.convert(plain, schema)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{source}: {_explain(str(error), schema)}") from error
+
+
+def _explain(message: str, schema: Any) -> str:
+    """Turn msgspec's message into a sentence with the dotted key and, for an unknown key, the nearest known one."""
+    text, _, where = message.partition(" - at `$")
+    key = where.rstrip("`").lstrip(".").replace("[...]", "")
+    if match := re.match(r"Object contains unknown field `(.*)`", text):
+        known = _fields_at(schema, key)
+        near = difflib.get_close_matches(match[1], known, 1, 0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known here are {', '.join(sorted(known))}"
+        return f"unknown key {'.'.join(filter(None, [key, match[1]]))!r}; {hint}"
+    if match := re.match(r"Object missing required field `(.*)`", text):
+        return f"the key {'.'.join(filter(None, [key, match[1]]))!r} is missing; add it"
+    return f"key {key or '(top level)'!r}: {text[0].lower()}{text[1:]}"
+
+
+def _fields_at(schema: Any, key: str) -> list[str]:
+    """Names of the fields of the struct that stands at the dotted `key` below `schema`."""
+    info = msgspec.inspect.type_info(schema)
+    for part in filter(None, key.split(".")):
+        info = next((f.type for f in getattr(info, "fields", ()) if f.encode_name == part), info)
+        if isinstance(info, msgspec.inspect.UnionType):
+            info = next((t for t in info.types if isinstance(t, msgspec.inspect.StructType)), info)
+    return [field.encode_name for field in getattr(info, "fields", ())]
+
+
+__all__ = ["BrokerConfig", "Config", "DataConfig", "DeviceId", "TlsConfig", "TransferConfig", "convert", "load"]

@@ -1,0 +1,37 @@
+"""Every deliberate error says whose fault it is, and so what to do about it."""
+
+
+class FedpiError(Exception):
+    """An expected error: its text is one sentence for a person, and the CLI exits with `exit_code`."""
+
+    exit_code = 1
+
+
+class ConfigError(FedpiError):
+    """The operator's configuration or command is wrong: stop; a restart would not help (EX_CONFIG)."""
+
+    exit_code = 78
+
+
+class DataError(FedpiError):
+    """An image folder, CSV, weight file or model file cannot be used: name it and stop (EX_DATAERR)."""
+
+    exit_code = 65
+
+
+class LinkError(FedpiError):
+    """The broker cannot be reached or refuses us: back off and try again (EX_UNAVAILABLE)."""
+
+    exit_code = 69
+
+
+class WorkError(FedpiError):
+    """A training, evaluation or conversion failed: report it and stay available (EX_SOFTWARE)."""
+
+    exit_code = 70
+
+
+class PeerError(FedpiError):
+    """A message from the wire breaks the protocol: drop it, count it, go on."""
+
+    exit_code = 76

@@ -1,0 +1,1 @@
+"""What coordinator and device both need of models, images, evaluation and export."""

@@ -1,0 +1,122 @@
+"""The seam between fedpi and a learning framework: implement `Learner`, name its factory in the configuration.
+
+A factory is any function `(options: Mapping[str, Any]) -> Learner`, named `package.module:function`
+under `models:` in the configuration; the built-in models are written the same way. A loader is any
+function `(data: DataConfig, image_size: int) -> Site`. This module loads no framework.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.config import DataConfig
+from common.errors import ConfigError
+from common.messages import ModelChoice, Plan
+from common.weights import Spec, Tensor
+
+Images: TypeAlias = NDArray[np.uint8]
+Labels: TypeAlias = NDArray[np.int64]
+
+BUILT_IN_MODELS: Mapping[str, str] = {
+    "simple_cnn": "common.learning.models:simple_cnn",
+    "mobilenet_v2": "common.learning.models:mobilenet_v2",
+    "numpy": "common.learning.numpy_learner:numpy_learner",
+}
+DEFAULT_LOADER = "common.learning.images:load_site"
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Images `[n, height, width, 3]` uint8 RGB and labels `[n]`, 1 for the positive one; names for reports."""
+
+    images: Images
+    labels: Labels
+    names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Site:
+    """A site's data: what it trains on, what it never trains on, and one sentence for each file it skipped."""
+
+    train: Examples
+    unseen: Examples
+    skipped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The outcome of a local training: weights in the order of the spec, and metrics of the last epoch."""
+
+    weights: list[Tensor]
+    num_examples: int
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+OnEpoch: TypeAlias = Callable[[int, Mapping[str, float]], None]
+"""Called after each epoch with the number of epochs done (from 1) and its metrics."""
+
+
+class Learner(Protocol):
+    """A model that can be trained. Weights are lists of arrays in the order of `spec`."""
+
+    image_size: int
+    """Height and width in pixels of the images it takes; 0 where it takes none."""
+
+    def spec(self) -> Spec:
+        """Names, shapes and dtypes of all tensors that the federation shares."""
+
+    def initial(self, seed: int) -> list[Tensor]:
+        """Weights to start from: pretrained ones where the options name some, else random by `seed`."""
+
+    def train(self, weights: list[Tensor], site: Site, plan: Plan, on_epoch: OnEpoch) -> Trained:
+        """Train on `site.train` from `weights`; the same arguments give the same bytes. Raises WorkError."""
+
+    def predict(self, weights: list[Tensor], images: Images) -> NDArray[np.float64]:
+        """Probabilities `[n]` of the positive label."""
+
+    def export(self, weights: list[Tensor], folder: Path) -> Path:
+        """Write `model.tflite` and `model.keras` into `folder`; returns the TFLite file. Raises WorkError."""
+
+
+def resolve(entry: str, key: str) -> Callable[..., Any]:
+    """Import `package.module:function`; raises ConfigError that names the configuration's `key`."""
+    module, _, name = entry.partition(":")
+    if not module or not name:
+        raise ConfigError(f"{key}: {entry!r} is not of the form 'package.module:function'")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        hint = "install fedpi[learning]" if error.name in {"tensorflow", "keras"} else "check the name and the Python path"
+        raise ConfigError(f"{key}: cannot import {module!r} ({error}); {hint}") from error
+    except AttributeError as error:
+        raise ConfigError(f"{key}: {module!r} has no function {name!r}") from error
+    if not callable(found):
+        raise ConfigError(f"{key}: {entry!r} is not a function")
+    return found  # type: ignore[no-any-return]
+
+
+def build(choice: ModelChoice, models: Mapping[str, str]) -> Learner:
+    """Build the learner that `choice` names: a built-in model, or one of `models` from this machine's configuration.
+
+    A peer can only choose among the names that this machine knows, never name code to run.
+    Raises ConfigError for an unknown name or wrong options.
+    """
+    known = {**BUILT_IN_MODELS, **models}
+    if choice.name not in known:
+        raise ConfigError(f"model {choice.name!r} is not known here; known are {', '.join(sorted(known))} (add yours under 'models')")
+    learner: Learner = resolve(known[choice.name], f"models.{choice.name}")(choice.options)
+    return learner
+
+
+def load(data: DataConfig, image_size: int) -> Site:
+    """Load a site's data through the configured loader. Raises ConfigError or DataError."""
+    site: Site = resolve(data.loader or DEFAULT_LOADER, "data.loader")(data, image_size)
+    return site

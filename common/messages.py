@@ -1,0 +1,282 @@
+"""The vocabulary of the wire: one frozen struct a message.
+
+Any bytes give a message or PeerError, never another exception. Commands and chunks are plain
+msgpack maps whose `type` names the struct; what people read are JSON documents.
+`docs/protocol.md` says who sends each one when.
+"""
+
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+
+import msgpack
+import msgspec
+
+from common import topics
+from common.errors import PeerError
+from common.weights import Spec
+
+DeviceId = Annotated[str, msgspec.Meta(pattern=topics.NAME_PATTERN, max_length=32)]
+BlobId = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
+Token = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{1,32}$", max_length=32)]
+Text = Annotated[str, msgspec.Meta(max_length=500)]
+Label = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+Number = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Positive = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+Metrics = Annotated[dict[Label, float], msgspec.Meta(max_length=64)]
+Options = Annotated[dict[Label, Any], msgspec.Meta(max_length=64)]
+Data = Annotated[bytes, msgspec.Meta(max_length=2**18)]
+Bitmap = Annotated[bytes, msgspec.Meta(max_length=2**14)]
+"""Bit `i` of byte `i // 8`, least significant first, stands for chunk `i`."""
+
+
+class _Wire(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A message; its tag is its class name."""
+
+
+class Ref(_Wire):
+    """Names a blob and what a receiver must know to ask for it (see `chunks`): sizes in bytes."""
+
+    id: BlobId
+    head_bytes: Annotated[int, msgspec.Meta(ge=1, le=2**23)]
+    size: Annotated[int, msgspec.Meta(ge=0, le=2**34)]
+    chunk_bytes: Annotated[int, msgspec.Meta(ge=2**12, le=2**18)]
+
+
+class ModelChoice(_Wire):
+    """Which model to build: a name from the device's registry, and that model's options."""
+
+    name: Label
+    options: Options = {}
+
+
+class Plan(_Wire):
+    """What an invited device trains: local epochs over its own examples, with Adam unless the model says otherwise."""
+
+    model: ModelChoice
+    epochs: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 1
+    batch_size: Annotated[int, msgspec.Meta(ge=1, le=65_536)] = 16
+    learning_rate: Annotated[float, msgspec.Meta(gt=0, le=100)] = 1e-3
+    seed: Number = 0
+    deadline_s: Annotated[float, msgspec.Meta(gt=0, le=1e7)] = 600.0
+    evaluate: bool = True
+    """Whether the device first measures the global model on the part of its data that it never trains on."""
+
+
+# ---- bulk, both ways ------------------------------------------------------------------------
+
+
+class Chunk(_Wire, tag=True):
+    """One piece of a blob's stream: first the head's chunks, then the body's."""
+
+    blob: BlobId
+    index: Annotated[int, msgspec.Meta(ge=0, le=2**17)]
+    data: Data
+
+
+class Want(_Wire, tag=True):
+    """A receiver asks for the chunks whose bits are set. A repeat asks again for what did not come."""
+
+    device: DeviceId
+    blob: BlobId
+    chunks: Bitmap
+
+
+# ---- device to coordinator ------------------------------------------------------------------
+
+
+class Hello(_Wire, tag=True):
+    """I am here; `nonce` tells this connection from an earlier one of the same device."""
+
+    device: DeviceId
+    nonce: Token
+
+
+class Bye(_Wire, tag=True):
+    """I leave on purpose: do not wait for me."""
+
+    device: DeviceId
+    nonce: Token
+
+
+class CheckIn(_Wire, tag=True):
+    """I would take part in this round."""
+
+    device: DeviceId
+    round: Positive
+
+
+class Accept(_Wire, tag=True):
+    """I have the invitation and start."""
+
+    device: DeviceId
+    round: Positive
+
+
+class Decline(_Wire, tag=True):
+    """I have the invitation and cannot take part; the reason is a sentence."""
+
+    device: DeviceId
+    round: Positive
+    reason: Text
+
+
+class Failed(_Wire, tag=True):
+    """My training of this round ended without an update; the reason is a sentence."""
+
+    device: DeviceId
+    round: Positive
+    reason: Text
+
+
+class Offer(_Wire, tag=True):
+    """My update of this round is ready: update = local weights - global weights of `base`."""
+
+    device: DeviceId
+    round: Positive
+    base: BlobId
+    update: Ref
+    num_examples: Positive
+    metrics: Metrics = {}
+
+
+# ---- coordinator to device ------------------------------------------------------------------
+
+
+class Invite(_Wire, tag=True):
+    """You are in this round's cohort: train `plan` from `base`."""
+
+    device: DeviceId
+    round: Positive
+    base: Ref
+    plan: Plan
+
+
+class Receipt(_Wire, tag=True):
+    """Your update is here, whole and admitted. Keep it until the round is over."""
+
+    device: DeviceId
+    round: Positive
+    update: BlobId
+
+
+class Refusal(_Wire, tag=True):
+    """Your check-in or update does not count; the reason is a sentence."""
+
+    device: DeviceId
+    round: Positive
+    reason: Text
+
+
+Say: TypeAlias = Hello | Bye | CheckIn | Accept | Decline | Failed | Offer | Want
+Command: TypeAlias = Invite | Receipt | Refusal | Want
+
+# ---- what people read -----------------------------------------------------------------------
+
+
+class CoordinatorStatus(_Wire):
+    """Retained, and the will with `state: offline`. A new `epoch` (one a start) asks every device for a Hello."""
+
+    federation: DeviceId
+    epoch: Token
+    state: Literal["online", "offline"]
+    text: Text = ""
+
+
+class RoundStatus(_Wire):
+    """Retained: the current round, or the last one that ended. `model` is the global model to hold now."""
+
+    epoch: Token
+    round: Number
+    phase: Literal["idle", "selecting", "reporting", "aggregating", "committed", "abandoned"]
+    model: Ref | None = None
+    cohort: tuple[DeviceId, ...] = ()
+    reported: tuple[DeviceId, ...] = ()
+    goal: Number = 0
+    minimum: Number = 0
+    text: Text = ""
+
+
+class ReleaseStatus(_Wire):
+    """Retained: the TFLite model that every device is to serve."""
+
+    release: Label
+    model: Ref
+    labels: tuple[Label, ...]
+    round: Number
+    text: Text = ""
+
+
+class DeviceStatus(_Wire):
+    """Retained, and the will with `state: offline`."""
+
+    device: DeviceId
+    nonce: Token
+    state: Literal["online", "offline"]
+    doing: Text = ""
+    release: Annotated[str, msgspec.Meta(max_length=100)] = ""
+    text: Text = ""
+
+
+class StoryEvent(_Wire):
+    """Something that happened, for a person: a kind, the numbers that go with it, one sentence."""
+
+    event: Label
+    text: Text
+    round: Number = 0
+    device: Annotated[str, msgspec.Meta(max_length=32)] = ""
+    fraction: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    metrics: Metrics = {}
+
+
+class Prediction(_Wire):
+    """The answer to one image. `request` is the first 16 digits of the SHA-256 of the image's bytes."""
+
+    device: DeviceId
+    request: Token
+    ok: bool
+    label: Annotated[str, msgspec.Meta(max_length=100)] = ""
+    probability: float = 0.0
+    """The model's probability of the positive label, whatever `label` says."""
+    release: Annotated[str, msgspec.Meta(max_length=100)] = ""
+    milliseconds: float = 0.0
+    text: Text = ""
+
+
+Story: TypeAlias = CoordinatorStatus | RoundStatus | ReleaseStatus | DeviceStatus | StoryEvent | Prediction
+T = TypeVar("T")
+
+
+def encode(message: Chunk | Say | Command) -> bytes:
+    """Write a command or chunk as a msgpack map."""
+    packed: bytes = msgpack.packb(msgspec.to_builtins(message, builtin_types=(bytes,)), use_bin_type=True)
+    return packed
+
+
+def encode_story(document: Story) -> bytes:
+    """Write what people read as JSON."""
+    return msgspec.json.encode(document)
+
+
+def decode(payload: bytes, expected: Any) -> Any:
+    """Read one of the message types `expected` (`Say`, `Command` or `Chunk`); raises PeerError for anything else."""
+    try:
+        # Lengths are bounded by the payload itself, so a short bomb cannot ask for much memory.
+        plain = msgpack.unpackb(payload, raw=False, strict_map_key=True, use_list=True)
+        return msgspec.convert(plain, expected)
+    except (ValueError, TypeError, RecursionError, OverflowError, msgpack.UnpackException) as error:
+        raise PeerError(f"not a valid message: {str(error)[:200]}") from error
+
+
+def decode_story(payload: bytes, expected: type[T]) -> T:
+    """Read a JSON document of type `expected`; raises PeerError for anything else."""
+    try:
+        return msgspec.json.decode(payload, type=expected)
+    except (ValueError, RecursionError) as error:
+        raise PeerError(f"not a valid {expected.__name__}: {str(error)[:200]}") from error
+
+
+def clip(text: str, limit: int = 500) -> str:
+    """Shorten a sentence so that it fits a message."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
