@@ -20,7 +20,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A section of a configuration file."""
 
 
-class TlsConfig(Config):
+class TlsConfig(Config, frozen=True):
     """Certificates for the broker connection: paths of PEM files."""
 
     ca: str
@@ -28,7 +28,7 @@ class TlsConfig(Config):
     key: str | None = None
 
 
-class BrokerConfig(Config):
+class BrokerConfig(Config, frozen=True):
     """Where the broker is, and how to log in. `protocol: auto` speaks MQTT 5 and falls back to 3.1.1."""
 
     host: str = "127.0.0.1"
@@ -42,7 +42,7 @@ class BrokerConfig(Config):
     """For a broker that enforces a limit without announcing it: `fedpi-broker check` finds it."""
 
 
-class DataConfig(Config):
+class DataConfig(Config, frozen=True):
     """A site's images: a folder with one folder a label, or that folder and a CSV of `file,label`."""
 
     images: str | None = None
@@ -58,12 +58,14 @@ class DataConfig(Config):
     """Passed to that loader."""
 
 
-class TransferConfig(Config):
+class TransferConfig(Config, frozen=True):
     """Sizes and timers of blob transfers. Every default fits the smallest broker that is named in the protocol."""
 
     chunk_bytes: Annotated[int, msgspec.Meta(ge=2**12, le=2**18)] = 2**16
     credit_chunks: Annotated[int, msgspec.Meta(ge=2, le=500)] = 128
     """Chunks that all senders together may have on their way to this process."""
+    window_chunks: Annotated[int, msgspec.Meta(ge=1, le=500)] = 500
+    """Chunks of a model that a device asks for at once: half the smallest default queue of any broker."""
     merge_s: Annotated[float, msgspec.Meta(ge=0, le=60)] = 0.25
     """How long the coordinator gathers wishes before it publishes their union."""
     repair_s: Annotated[float, msgspec.Meta(gt=0, le=600)] = 2.0
@@ -121,4 +123,13 @@ def _fields_at(schema: Any, key: str) -> list[str]:
     return [field.encode_name for field in getattr(info, "fields", ())]
 
 
-__all__ = ["BrokerConfig", "Config", "DataConfig", "DeviceId", "TlsConfig", "TransferConfig", "convert", "load"]
+__all__ = [
+    "BrokerConfig",
+    "Config",
+    "DataConfig",
+    "DeviceId",
+    "TlsConfig",
+    "TransferConfig",
+    "convert",
+    "load",
+]

@@ -12,7 +12,6 @@ import msgspec
 
 from common import topics
 from common.errors import PeerError
-from common.weights import Spec
 
 DeviceId = Annotated[str, msgspec.Meta(pattern=topics.NAME_PATTERN, max_length=32)]
 BlobId = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
@@ -33,7 +32,7 @@ class _Wire(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """A message; its tag is its class name."""
 
 
-class Ref(_Wire):
+class Ref(_Wire, frozen=True):
     """Names a blob and what a receiver must know to ask for it (see `chunks`): sizes in bytes."""
 
     id: BlobId
@@ -42,14 +41,14 @@ class Ref(_Wire):
     chunk_bytes: Annotated[int, msgspec.Meta(ge=2**12, le=2**18)]
 
 
-class ModelChoice(_Wire):
+class ModelChoice(_Wire, frozen=True):
     """Which model to build: a name from the device's registry, and that model's options."""
 
     name: Label
     options: Options = {}
 
 
-class Plan(_Wire):
+class Plan(_Wire, frozen=True):
     """What an invited device trains: local epochs over its own examples, with Adam unless the model says otherwise."""
 
     model: ModelChoice
@@ -65,7 +64,7 @@ class Plan(_Wire):
 # ---- bulk, both ways ------------------------------------------------------------------------
 
 
-class Chunk(_Wire, tag=True):
+class Chunk(_Wire, frozen=True, tag=True):
     """One piece of a blob's stream: first the head's chunks, then the body's."""
 
     blob: BlobId
@@ -73,7 +72,7 @@ class Chunk(_Wire, tag=True):
     data: Data
 
 
-class Want(_Wire, tag=True):
+class Want(_Wire, frozen=True, tag=True):
     """A receiver asks for the chunks whose bits are set. A repeat asks again for what did not come."""
 
     device: DeviceId
@@ -84,35 +83,35 @@ class Want(_Wire, tag=True):
 # ---- device to coordinator ------------------------------------------------------------------
 
 
-class Hello(_Wire, tag=True):
+class Hello(_Wire, frozen=True, tag=True):
     """I am here; `nonce` tells this connection from an earlier one of the same device."""
 
     device: DeviceId
     nonce: Token
 
 
-class Bye(_Wire, tag=True):
+class Bye(_Wire, frozen=True, tag=True):
     """I leave on purpose: do not wait for me."""
 
     device: DeviceId
     nonce: Token
 
 
-class CheckIn(_Wire, tag=True):
+class CheckIn(_Wire, frozen=True, tag=True):
     """I would take part in this round."""
 
     device: DeviceId
     round: Positive
 
 
-class Accept(_Wire, tag=True):
+class Accept(_Wire, frozen=True, tag=True):
     """I have the invitation and start."""
 
     device: DeviceId
     round: Positive
 
 
-class Decline(_Wire, tag=True):
+class Decline(_Wire, frozen=True, tag=True):
     """I have the invitation and cannot take part; the reason is a sentence."""
 
     device: DeviceId
@@ -120,7 +119,7 @@ class Decline(_Wire, tag=True):
     reason: Text
 
 
-class Failed(_Wire, tag=True):
+class Failed(_Wire, frozen=True, tag=True):
     """My training of this round ended without an update; the reason is a sentence."""
 
     device: DeviceId
@@ -128,7 +127,7 @@ class Failed(_Wire, tag=True):
     reason: Text
 
 
-class Offer(_Wire, tag=True):
+class Offer(_Wire, frozen=True, tag=True):
     """My update of this round is ready: update = local weights - global weights of `base`."""
 
     device: DeviceId
@@ -142,7 +141,7 @@ class Offer(_Wire, tag=True):
 # ---- coordinator to device ------------------------------------------------------------------
 
 
-class Invite(_Wire, tag=True):
+class Invite(_Wire, frozen=True, tag=True):
     """You are in this round's cohort: train `plan` from `base`."""
 
     device: DeviceId
@@ -151,7 +150,7 @@ class Invite(_Wire, tag=True):
     plan: Plan
 
 
-class Receipt(_Wire, tag=True):
+class Receipt(_Wire, frozen=True, tag=True):
     """Your update is here, whole and admitted. Keep it until the round is over."""
 
     device: DeviceId
@@ -159,7 +158,7 @@ class Receipt(_Wire, tag=True):
     update: BlobId
 
 
-class Refusal(_Wire, tag=True):
+class Refusal(_Wire, frozen=True, tag=True):
     """Your check-in or update does not count; the reason is a sentence."""
 
     device: DeviceId
@@ -173,16 +172,18 @@ Command: TypeAlias = Invite | Receipt | Refusal | Want
 # ---- what people read -----------------------------------------------------------------------
 
 
-class CoordinatorStatus(_Wire):
+class CoordinatorStatus(_Wire, frozen=True):
     """Retained, and the will with `state: offline`. A new `epoch` (one a start) asks every device for a Hello."""
 
     federation: DeviceId
     epoch: Token
     state: Literal["online", "offline"]
+    refused: Number = 0
+    """Messages dropped since the start because they broke the protocol."""
     text: Text = ""
 
 
-class RoundStatus(_Wire):
+class RoundStatus(_Wire, frozen=True):
     """Retained: the current round, or the last one that ended. `model` is the global model to hold now."""
 
     epoch: Token
@@ -196,7 +197,7 @@ class RoundStatus(_Wire):
     text: Text = ""
 
 
-class ReleaseStatus(_Wire):
+class ReleaseStatus(_Wire, frozen=True):
     """Retained: the TFLite model that every device is to serve."""
 
     release: Label
@@ -206,7 +207,7 @@ class ReleaseStatus(_Wire):
     text: Text = ""
 
 
-class DeviceStatus(_Wire):
+class DeviceStatus(_Wire, frozen=True):
     """Retained, and the will with `state: offline`."""
 
     device: DeviceId
@@ -214,10 +215,11 @@ class DeviceStatus(_Wire):
     state: Literal["online", "offline"]
     doing: Text = ""
     release: Annotated[str, msgspec.Meta(max_length=100)] = ""
+    refused: Number = 0
     text: Text = ""
 
 
-class StoryEvent(_Wire):
+class StoryEvent(_Wire, frozen=True):
     """Something that happened, for a person: a kind, the numbers that go with it, one sentence."""
 
     event: Label
@@ -228,7 +230,7 @@ class StoryEvent(_Wire):
     metrics: Metrics = {}
 
 
-class Prediction(_Wire):
+class Prediction(_Wire, frozen=True):
     """The answer to one image. `request` is the first 16 digits of the SHA-256 of the image's bytes."""
 
     device: DeviceId
@@ -278,5 +280,3 @@ def decode_story(payload: bytes, expected: type[T]) -> T:
 def clip(text: str, limit: int = 500) -> str:
     """Shorten a sentence so that it fits a message."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
-
-

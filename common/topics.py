@@ -67,7 +67,13 @@ TABLE: tuple[Topic, ...] = (
     Topic(Kind.DEV_PREDICTION, f"{_S}/dev/{{device}}/prediction", _D, (_C,), "Prediction (JSON)"),
     Topic(Kind.BLOB, f"{_W}/blob/{{blob}}", _C, (_D,), "Chunk: one publish for every device"),
     Topic(Kind.DEV_UP, f"{_W}/dev/{{device}}/up", _D, (_C,), "Chunk: a device's update"),
-    Topic(Kind.DEV_SAY, f"{_W}/dev/{{device}}/say", _D, (_C,), "Hello, CheckIn, Accept, Decline, Want, Offer, Failed, Bye"),
+    Topic(
+        Kind.DEV_SAY,
+        f"{_W}/dev/{{device}}/say",
+        _D,
+        (_C,),
+        "Hello, CheckIn, Accept, Decline, Want, Offer, Failed, Bye",
+    ),
     Topic(Kind.DEV_CMD, f"{_W}/dev/{{device}}/cmd", _C, (_D,), "Invite, Want, Receipt, Refusal"),
     Topic(Kind.DEV_INFER, f"{_W}/dev/{{device}}/infer", _C, (_D,), "the bytes of one image file"),
 )
@@ -75,7 +81,12 @@ TABLE: tuple[Topic, ...] = (
 _BY_KIND = {row.kind: row for row in TABLE}
 _LEVEL = r"([a-z0-9-]{1,64})"
 _PARSERS = tuple(
-    (row.kind, re.compile("^" + re.sub(r"\\{(\w+)\\}", lambda m: _LEVEL.replace("(", f"(?P<{m[1]}>", 1), re.escape(row.pattern)) + "$"))
+    (
+        row.kind,
+        re.compile(
+            "^" + re.sub(r"\\{(\w+)\\}", lambda m: _LEVEL.replace("(", f"(?P<{m[1]}>", 1), re.escape(row.pattern)) + "$"
+        ),
+    )
     for row in TABLE
 )
 

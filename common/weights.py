@@ -16,7 +16,19 @@ from numpy.typing import NDArray
 from common.errors import PeerError
 
 Tensor: TypeAlias = NDArray[Any]
-DTYPES = ("float32", "float64", "float16", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+DTYPES = (
+    "float32",
+    "float64",
+    "float16",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+)
 MAX_TENSORS = 10_000
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Dimension = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
@@ -88,7 +100,10 @@ def pack(spec: Spec, tensors: Sequence[Tensor]) -> bytes:
     """Lay `tensors` end to end; raises ValueError where one does not fit its place in `spec`."""
     if (reason := difference(spec, spec_of([t.name for t in spec], tensors))) is not None:
         raise ValueError(f"these weights do not fit the spec: {reason}")
-    return b"".join(np.ascontiguousarray(t, np.dtype(s.dtype).newbyteorder("<")).tobytes() for s, t in zip(spec, tensors, strict=True))
+    return b"".join(
+        np.ascontiguousarray(t, np.dtype(s.dtype).newbyteorder("<")).tobytes()
+        for s, t in zip(spec, tensors, strict=True)
+    )
 
 
 def unpack(spec: Spec, data: bytes | memoryview) -> list[Tensor]:

@@ -1,0 +1,196 @@
+"""Blobs on disk, named by their id: `ID.head`, `ID.body`, and while it arrives `ID.part`.
+
+What a part already holds is never written down beside it: it is what hashes to the digests in the
+head, so a torn write or a power cut costs the torn chunks and nothing else.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from common.chunks import (
+    DIGEST_BYTES,
+    Head,
+    Layout,
+    decode_head,
+    digest_of,
+    encode_head,
+    ref_of,
+    zeros_digest,
+)
+from common.errors import DataError, PeerError, WorkError
+from common.files import publish, write_atomic
+from common.messages import Ref
+from common.weights import Spec
+
+
+class BlobStore:
+    """The blobs of one process below `root`. Methods raise WorkError when the disk fails or is full."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._open: dict[Path, int] = {}
+        root.mkdir(parents=True, exist_ok=True)
+
+    def body(self, blob: str) -> Path:
+        """Path of the bytes of a complete blob."""
+        return self._root / f"{blob}.body"
+
+    def head_path(self, blob: str) -> Path:
+        """Path of a blob's head."""
+        return self._root / f"{blob}.head"
+
+    def part(self, blob: str) -> Path:
+        """Path of the bytes of a blob that is still arriving."""
+        return self._root / f"{blob}.part"
+
+    def has(self, blob: str) -> bool:
+        """Whether the blob is here, complete."""
+        return self.body(blob).exists() and self.head_path(blob).exists()
+
+    def complete(self) -> list[str]:
+        """Ids of the blobs that are here, complete."""
+        return sorted(path.stem for path in self._root.glob("*.body"))
+
+    def ref(self, blob: str) -> Ref:
+        """Return the Ref of a blob whose head is here; raises PeerError when it is damaged."""
+        return ref_of(self.packed_head(blob))
+
+    def head(self, ref: Ref) -> Head:
+        """Return the head of `ref`; raises PeerError when the file is damaged."""
+        return decode_head(self.packed_head(ref.id), ref)
+
+    def packed_head(self, blob: str) -> bytes:
+        """Return the head of a blob as its bytes; raises DataError when it cannot be read."""
+        try:
+            return self.head_path(blob).read_bytes()
+        except OSError as error:
+            raise DataError(f"{self.head_path(blob)}: cannot read: {error.strerror}") from error
+
+    def add(self, source: Path, spec: Spec | None, chunk_bytes: int) -> Ref:
+        """Take the file `source` in, moving it: it must lie on the same file system."""
+        digests = bytearray()
+        try:
+            with source.open("rb") as file:
+                while data := file.read(chunk_bytes):
+                    digests += digest_of(data)
+                size = file.tell()
+                os.fsync(file.fileno())
+            packed, ref = encode_head(Head(size, chunk_bytes, bytes(digests), spec))
+            write_atomic(self.head_path(ref.id), packed)
+            publish(source, self.body(ref.id))
+        except OSError as error:
+            raise WorkError(f"{source}: cannot store it as a blob: {error.strerror}") from error
+        return ref
+
+    def read(self, ref: Ref, layout: Layout, index: int) -> bytes:
+        """Return chunk `index` of the stream of a complete blob."""
+        offset, length = layout.span(index)
+        if index < layout.head_chunks:
+            return self.packed_head(ref.id)[offset : offset + length]
+        return self._pread(self.body(ref.id), offset, length)
+
+    def prepare(self, ref: Ref, head: Head, packed: bytes, sources: Iterable[str] = ()) -> int:
+        """Keep the head and make the part ready; returns the bitmap of body chunks that need not travel.
+
+        Those are what an earlier transfer left whole, zeros, and chunks that a blob of `sources` holds.
+        """
+        try:
+            # Not synced until finish(): a torn head does not hash to its name, and travels again.
+            self.head_path(ref.id).write_bytes(packed)
+            is_new = not self.part(ref.id).exists()
+            descriptor = self._descriptor(self.part(ref.id), os.O_RDWR | os.O_CREAT)
+            os.ftruncate(descriptor, head.size)
+            held = self._zeros(head) if is_new else self._intact(ref, head)
+            return held | self._copied(ref, head, held, sources)
+        except OSError as error:
+            raise WorkError(f"{self.part(ref.id)}: cannot prepare it: {error.strerror}") from error
+
+    def write(self, ref: Ref, offset: int, data: bytes) -> None:
+        """Write a verified chunk at `offset` of the part."""
+        try:
+            os.pwrite(self._descriptor(self.part(ref.id), os.O_RDWR), data, offset)
+        except OSError as error:
+            raise WorkError(f"{self.part(ref.id)}: cannot write: {error.strerror}") from error
+
+    def finish(self, ref: Ref) -> None:
+        """Turn a part whose chunks are all here into the blob, durably."""
+        part = self.part(ref.id)
+        try:
+            for path in (self.head_path(ref.id), part):
+                os.fsync(self._descriptor(path, os.O_RDWR))
+                self._close(path)
+            publish(part, self.body(ref.id))
+        except OSError as error:
+            raise WorkError(f"{part}: cannot finish it: {error.strerror}") from error
+
+    def keep(self, blobs: Iterable[str]) -> None:
+        """Delete every blob, and every part, that is not one of `blobs`."""
+        wanted = set(blobs)
+        for path in sorted(self._root.iterdir()):
+            if path.name.split(".")[0] not in wanted:
+                self._close(path)
+                path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Close all files."""
+        for path in list(self._open):
+            self._close(path)
+
+    # ---- what need not travel ---------------------------------------------------------------
+
+    @staticmethod
+    def _zeros(head: Head) -> int:
+        layout = Layout(0, head.size, head.chunk_bytes)
+        return sum(1 << i for i in range(layout.total) if head.digest(i) == zeros_digest(layout.span(i)[1]))
+
+    def _intact(self, ref: Ref, head: Head) -> int:
+        layout = Layout(0, head.size, head.chunk_bytes)
+        part = self.part(ref.id)
+        return sum(
+            1 << i for i in range(layout.total) if digest_of(self._pread(part, *layout.span(i))) == head.digest(i)
+        )
+
+    def _copied(self, ref: Ref, head: Head, held: int, sources: Iterable[str]) -> int:
+        known = self._digests(sources, head.chunk_bytes)
+        layout = Layout(0, head.size, head.chunk_bytes)
+        copied = 0
+        for index in range(layout.total):
+            found = None if held >> index & 1 else known.get(head.digest(index))
+            if found is None:
+                continue
+            offset, length = layout.span(index)
+            data = self._pread(self.body(found[0]), found[1], length)
+            if digest_of(data) == head.digest(index):
+                self.write(ref, offset, data)
+                copied |= 1 << index
+        return copied
+
+    def _digests(self, sources: Iterable[str], chunk_bytes: int) -> dict[bytes, tuple[str, int]]:
+        known: dict[bytes, tuple[str, int]] = {}
+        for blob in sources:
+            try:
+                head = self.head(self.ref(blob)) if self.has(blob) else None
+            except (PeerError, DataError):
+                continue  # a damaged source only costs traffic
+            if head is not None and head.chunk_bytes == chunk_bytes:
+                count = len(head.digests) // DIGEST_BYTES
+                known.update({head.digest(i): (blob, i * chunk_bytes) for i in range(count)})
+        return known
+
+    # ---- files ------------------------------------------------------------------------------
+
+    def _descriptor(self, path: Path, flags: int) -> int:
+        if path not in self._open:
+            self._open[path] = os.open(path, flags, 0o600)
+        return self._open[path]
+
+    def _pread(self, path: Path, offset: int, length: int) -> bytes:
+        try:
+            return os.pread(self._descriptor(path, os.O_RDWR), length, offset)
+        except OSError as error:
+            raise DataError(f"{path}: cannot read: {error.strerror}") from error
+
+    def _close(self, path: Path) -> None:
+        if (descriptor := self._open.pop(path, None)) is not None:
+            os.close(descriptor)

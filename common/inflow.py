@@ -1,0 +1,81 @@
+"""A blob on its way to this process's disk: the pure receiver of `transfer`, bound to its files."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from common.blobs import BlobStore
+from common.chunks import Head, to_wire
+from common.errors import DataError, PeerError
+from common.messages import Chunk, Ref
+from common.transfer import FalseHead, HeadKnown, Patience, Stored, adopt, on_chunk, receive, wish
+
+
+class Inflow:
+    """One transfer. Methods raise WorkError when the disk fails, PeerError for what the peer did wrong."""
+
+    def __init__(
+        self, ref: Ref, blobs: BlobStore, patience: Patience, *, now: float, sources: Iterable[str] = ()
+    ) -> None:
+        self.ref = ref
+        self.window = 1
+        self._blobs = blobs
+        self._sources = tuple(sources)
+        self._receiver = receive(ref, patience, now)
+        self._resume()
+
+    @property
+    def head(self) -> Head | None:
+        """The head, once it is here."""
+        return self._receiver.head
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every chunk is on disk."""
+        return self._receiver.is_complete
+
+    @property
+    def fraction(self) -> float:
+        """Share of the chunks that are here."""
+        return self._receiver.held.bit_count() / max(self._receiver.layout.total, 1)
+
+    @property
+    def repeated(self) -> int:
+        """Chunks that came although they were here already."""
+        return self._receiver.repeated
+
+    def take(self, chunk: Chunk, now: float) -> None:
+        """Verify and keep one chunk."""
+        self._receiver, outcome = on_chunk(self._receiver, chunk, now)
+        match outcome:
+            case Stored(offset, data):
+                self._blobs.write(self.ref, offset, data)
+            case HeadKnown(head, packed):
+                self._adopt(head, packed)
+            case FalseHead(reason):
+                raise PeerError(reason)
+
+    def wish(self, now: float) -> bytes | None:
+        """Return the bitmap to ask for now, if any."""
+        self._receiver, bits = wish(self._receiver, self.window, now)
+        return to_wire(bits) if bits else None
+
+    def ask_again(self) -> None:
+        """Take it that what was asked for is lost: the connection is a new one."""
+        self._receiver = replace(self._receiver, asked=0)
+
+    def finish(self) -> None:
+        """Make the complete blob durable."""
+        self._blobs.finish(self.ref)
+
+    def _resume(self) -> None:
+        """Go on where a transfer stopped before this process started, if its head is still good."""
+        if self._blobs.part(self.ref.id).exists():
+            try:
+                packed, head = self._blobs.packed_head(self.ref.id), self._blobs.head(self.ref)
+            except (DataError, PeerError):
+                return
+            self._adopt(head, packed)
+
+    def _adopt(self, head: Head, packed: bytes) -> None:
+        body = self._blobs.prepare(self.ref, head, packed, self._sources)
+        self._receiver = adopt(self._receiver, head, body)

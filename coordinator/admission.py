@@ -1,0 +1,65 @@
+"""The one gate that an update passes before it counts; each check answers with a sentence or None.
+
+In the order in which the facts arrive: the offer, the head, the bytes.
+"""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from common.chunks import Head
+from common.messages import Offer, Ref
+from common.weights import Spec, Tensor, difference, segments
+
+BLOCK_BYTES = 2**20
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Bounds on what one device may claim."""
+
+    max_examples: int = 1_000_000
+
+
+def refuse_offer(offer: Offer, base: Ref, limits: Limits) -> str | None:
+    """Check what the device claims: base model, size, number of examples."""
+    if offer.base != base.id:
+        return f"the update starts from model {offer.base[:8]}, the round from {base.id[:8]}"
+    if offer.update.size != base.size:
+        return f"the update has {offer.update.size} bytes where the global model has {base.size}"
+    if offer.update.chunk_bytes > base.chunk_bytes:
+        return f"the update's chunks have {offer.update.chunk_bytes} bytes; at most {base.chunk_bytes} fit this broker"
+    if offer.num_examples > limits.max_examples:
+        return f"{offer.num_examples} examples are more than the {limits.max_examples} that one device may claim"
+    return None
+
+
+def refuse_head(head: Head, spec: Spec) -> str | None:
+    """Check names, shapes and dtypes against the global model's."""
+    if head.spec is None:
+        return "the update says nothing of its tensors"
+    return difference(spec, head.spec)
+
+
+def refuse_body(path: Path, spec: Spec) -> str | None:
+    """Check that every number is finite; reads the file in blocks."""
+    with path.open("rb") as file:
+        for segment in segments(spec, BLOCK_BYTES):
+            file.seek(segment.offset)
+            values = np.frombuffer(file.read(segment.nbytes), segment.dtype)
+            if values.dtype.kind == "f" and not np.isfinite(values).all():
+                return f"tensor {_tensor_at(spec, segment.offset + _first_bad(values))!r} holds a number that is not finite"
+    return None
+
+
+def _first_bad(values: Tensor) -> int:
+    return int(np.flatnonzero(~np.isfinite(values))[0]) * values.itemsize
+
+
+def _tensor_at(spec: Spec, offset: int) -> str:
+    end = 0
+    for tensor in spec:
+        end += tensor.nbytes
+        if offset < end:
+            return tensor.name
+    return ""

@@ -1,0 +1,124 @@
+"""Updates on their way in: one transfer a device, and one credit for all of them together."""
+
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.blobs import BlobStore
+from common.chunks import Head
+from common.config import TransferConfig
+from common.errors import DataError, PeerError
+from common.inflow import Inflow
+from common.messages import Chunk, Offer, Want
+from common.transfer import Patience
+from common.weights import Spec
+from coordinator.admission import refuse_body, refuse_head
+from coordinator.events import Advanced, Delivered, Rejected
+
+log = logging.getLogger(__name__)
+
+ADVANCED_EVERY_S = 1.0
+LEAST_WINDOW = 4
+"""Devices beyond credit / this wait for a place: a window of one or two would crawl."""
+
+
+@dataclass
+class _Upload:
+    offer: Offer
+    inflow: Inflow
+    blobs: BlobStore
+    told_at: float = 0.0
+    is_judged: bool = False
+
+
+class Collector:
+    """Receives the updates of one round into `folder`. Methods raise WorkError when the disk fails."""
+
+    def __init__(self, folder: Path, transfer: TransferConfig) -> None:
+        self._folder = folder
+        self._transfer = transfer
+        self._patience = Patience(transfer.repair_s, transfer.repair_max_s)
+        self._uploads: dict[str, _Upload] = {}
+
+    @property
+    def is_active(self) -> bool:
+        """Whether any update is on its way."""
+        return bool(self._uploads)
+
+    def path(self, device: str, update: str) -> Path:
+        """Path of a complete update."""
+        return self._store(device).body(update)
+
+    def begin(self, offer: Offer, spec: Spec, now: float) -> Delivered | Rejected | None:
+        """Start to receive `offer`, or go on; answers at once when it is here already."""
+        current = self._uploads.get(offer.device)
+        if current is not None and current.offer.update.id == offer.update.id:
+            return None
+        self._drop(offer.device)
+        blobs = self._store(offer.device)
+        if blobs.has(offer.update.id):
+            try:
+                return self._judge(offer, blobs, blobs.head(offer.update), spec)
+            except (PeerError, DataError):
+                blobs.keep(())  # damaged on disk: it travels again
+        inflow = Inflow(offer.update, blobs, self._patience, now=now)
+        self._uploads[offer.device] = _Upload(offer, inflow, blobs)
+        return None
+
+    def take(self, device: str, chunk: Chunk, spec: Spec, now: float) -> Advanced | Delivered | Rejected | None:
+        """Take one chunk; raises PeerError for a false one."""
+        upload = self._uploads.get(device)
+        if upload is None or chunk.blob != upload.offer.update.id:
+            raise PeerError(f"{device} sent a chunk of blob {chunk.blob[:8]}, which nobody asked for")
+        upload.inflow.take(chunk, now)
+        if not upload.is_judged and upload.inflow.head is not None:
+            upload.is_judged = True
+            if (reason := refuse_head(upload.inflow.head, spec)) is not None:
+                return self._reject(device, upload.offer, reason)
+        if upload.inflow.is_complete and upload.inflow.head is not None:
+            upload.inflow.finish()
+            verdict = self._judge(upload.offer, upload.blobs, upload.inflow.head, spec)
+            self._drop(device)
+            return verdict
+        if now - upload.told_at < ADVANCED_EVERY_S:
+            return None
+        upload.told_at = now
+        return Advanced(device=device)
+
+    def wishes(self, now: float, only: str | None = None) -> list[Want]:
+        """What to ask for now, of every device that has a place or of one. The windows share one credit."""
+        places = max(self._transfer.credit_chunks // LEAST_WINDOW, 1)
+        active = list(self._uploads)[:places]
+        window = self._transfer.credit_chunks // max(len(active), 1)
+        wants: list[Want] = []
+        for device in active if only is None else [only] if only in active else []:
+            inflow = self._uploads[device].inflow
+            inflow.window = max(window, 1)
+            if (bits := inflow.wish(now)) is not None:
+                wants.append(Want(device=device, blob=inflow.ref.id, chunks=bits))
+        return wants
+
+    def clear(self) -> None:
+        """Forget all updates and delete their files: the round is over."""
+        for device in list(self._uploads):
+            self._drop(device)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _judge(self, offer: Offer, blobs: BlobStore, head: Head, spec: Spec) -> Delivered | Rejected:
+        reason = refuse_head(head, spec) or refuse_body(blobs.body(offer.update.id), spec)
+        if reason is not None:
+            return self._reject(offer.device, offer, reason)
+        return Delivered(device=offer.device, update=offer.update.id)
+
+    def _reject(self, device: str, offer: Offer, reason: str) -> Rejected:
+        self._drop(device)
+        self._store(device).keep(())
+        return Rejected(device=device, update=offer.update.id, reason=reason)
+
+    def _drop(self, device: str) -> None:
+        if (upload := self._uploads.pop(device, None)) is not None:
+            upload.blobs.close()
+
+    def _store(self, device: str) -> BlobStore:
+        return BlobStore(self._folder / device)

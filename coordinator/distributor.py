@@ -1,0 +1,60 @@
+"""Publishes blobs to the fleet, each chunk once for all, never more than a window at a time."""
+
+from collections.abc import Iterable
+
+from common.blobs import BlobStore
+from common.chunks import indexes, layout_of
+from common.config import TransferConfig
+from common.errors import PeerError
+from common.link import Link
+from common.messages import Chunk, Ref, Want, encode
+from common.topics import Kind, topic
+from coordinator.multicast import Distribution, gather, release, take
+
+
+class Distributor:
+    """The blobs that devices may ask for, and what of them is on its way."""
+
+    def __init__(self, federation: str, transfer: TransferConfig, blobs: BlobStore, bulk: Link) -> None:
+        self._federation = federation
+        self._merge_s = transfer.merge_s
+        self._blobs = blobs
+        self._bulk = bulk
+        self._distributions: dict[str, Distribution] = {}
+
+    def offer(self, refs: Iterable[Ref]) -> bool:
+        """Hold exactly `refs` ready; returns whether that is a change."""
+        wanted = {ref.id: ref for ref in refs}
+        if wanted.keys() == self._distributions.keys():
+            return False
+        self._distributions = {
+            blob: self._distributions.get(blob) or Distribution(ref, layout_of(ref)) for blob, ref in wanted.items()
+        }
+        return True
+
+    def gather(self, want: Want, now: float) -> None:
+        """Add a device's wish; raises PeerError for a blob that is not on offer."""
+        distribution = self._distributions.get(want.blob)
+        if distribution is None:
+            raise PeerError(f"{want.device} asks for blob {want.blob[:8]}, which is not on offer")
+        self._distributions[want.blob] = gather(distribution, want.device, want.chunks, now + self._merge_s)
+
+    def release(self, present: frozenset[str], now: float) -> None:
+        """Queue what is due."""
+        for blob, distribution in self._distributions.items():
+            self._distributions[blob] = release(distribution, present, now)
+
+    def publish(self) -> int:
+        """Publish queued chunks while there is room; returns the bytes published."""
+        published = 0
+        for blob, distribution in self._distributions.items():
+            if not distribution.queued:
+                continue
+            self._distributions[blob], chosen = take(distribution, self._bulk.room())
+            name = topic(Kind.BLOB, self._federation, blob=blob)
+            for index in indexes(chosen):
+                data = self._blobs.read(distribution.ref, distribution.layout, index)
+                payload = encode(Chunk(blob=blob, index=index, data=data))
+                self._bulk.publish(name, payload)
+                published += len(payload) + len(name)
+        return published

@@ -1,0 +1,86 @@
+"""The first global model: trained on the coordinator's own share, read from a file, or random.
+
+Runs in a process of its own (`python -m coordinator.initial CONFIG`), so that the coordinator never
+holds TensorFlow's memory.
+"""
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+
+from common.blobs import BlobStore
+from common.errors import ConfigError, FedpiError, WorkError
+from common.learning.seam import Learner, Site, build, load
+from common.messages import Plan, Ref
+from common.weights import Spec, Tensor, pack
+from coordinator.config import CoordinatorConfig, read_config
+
+log = logging.getLogger(__name__)
+
+
+def make_initial(config_path: Path, config: CoordinatorConfig, blobs: BlobStore) -> Ref:
+    """Make the first global model in a child process and store it. Raises WorkError with the child's own sentence."""
+    log.info("making the initial model: %s from %s", config.model.name, config.initial.source)
+    command = [sys.executable, "-m", "coordinator.initial", str(config_path)]
+    child = subprocess.run(command, check=False, stdin=subprocess.DEVNULL)
+    if child.returncode != 0:
+        kind = ConfigError if child.returncode == ConfigError.exit_code else WorkError
+        raise kind(f"the initial model could not be made (see above; exit code {child.returncode})")
+    spec = msgspec.json.decode(_spec_path(config).read_bytes(), type=Spec)
+    return blobs.add(_weights_path(config), spec, config.transfer.chunk_bytes)
+
+
+def _weights_path(config: CoordinatorConfig) -> Path:
+    return config.folder / "initial.tmp"
+
+
+def _spec_path(config: CoordinatorConfig) -> Path:
+    return config.folder / "initial.json"
+
+
+def _weights(learner: Learner, config: CoordinatorConfig) -> list[Tensor]:
+    initial = config.initial
+    if initial.source == "file":
+        return learner.read(Path(initial.file or ""))
+    start = learner.initial(config.training.seed)
+    if initial.source == "random":
+        return start
+    site = load(config.data, learner.image_size)
+    _tell_skipped(site)
+    plan = Plan(
+        model=config.model,
+        epochs=initial.epochs,
+        batch_size=initial.batch_size,
+        learning_rate=initial.learning_rate,
+        seed=config.training.seed,
+    )
+
+    def on_epoch(epoch: int, metrics: object) -> None:
+        log.info("initial model: epoch %d of %d %s", epoch, initial.epochs, metrics)
+
+    return learner.train(start, site, plan, on_epoch).weights
+
+
+def _tell_skipped(site: Site) -> None:
+    for sentence in site.skipped:
+        log.warning("%s", sentence)
+
+
+def _main(config_path: Path) -> None:
+    config = read_config(config_path)
+    learner = build(config.model, config.models)
+    spec = learner.spec()
+    _weights_path(config).write_bytes(pack(spec, _weights(learner, config)))
+    _spec_path(config).write_bytes(msgspec.json.encode(spec))
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s")
+    try:
+        _main(Path(sys.argv[1]))
+    except FedpiError as error:
+        print(f"fedpi-coordinator: {error}", file=sys.stderr)  # noqa: T201 - the parent's terminal
+        sys.exit(error.exit_code)

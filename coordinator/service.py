@@ -1,0 +1,295 @@
+"""The coordinator's loop: it carries events to the state machines and their commands to the world.
+
+All state belongs to the thread that calls `serve`. Every change is in the journal before it is said.
+"""
+
+import logging
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from common import topics
+from common.blobs import BlobStore
+from common.errors import FedpiError, PeerError
+from common.inbox import Inbox
+from common.link import Broken, Denied, Down, Received, Room, Up
+from common.messages import Ref, Refusal
+from common.weights import Spec
+from coordinator import round as rounds
+from coordinator.aggregation import Contribution, federated_average
+from coordinator.collector import Collector
+from coordinator.config import CoordinatorConfig
+from coordinator.events import Aggregate, Aggregated, Announce, Cancelled, Collect, Command, Event, Offered, Tell, Tick
+from coordinator.reception import Reception
+from coordinator.round import OPEN, Phase, Round
+from coordinator.store import Run, Store
+from coordinator.story import changes
+from coordinator.voice import Voice
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.05
+POLL_S = 0.25
+HEARTBEAT_S = 30.0
+
+
+@dataclass(frozen=True)
+class _AggregationFailed:
+    round: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class _AggregationDone:
+    round: int
+    result: Ref
+
+
+class Service:
+    """One running coordinator over its store; the store holds a global model already."""
+
+    def __init__(self, config: CoordinatorConfig, store: Store, blobs: BlobStore) -> None:
+        self._config = config
+        self._store = store
+        self._blobs = blobs
+        self._inbox = Inbox()
+        self._voice = Voice(config, blobs, self._inbox.put)
+        self._collector = Collector(config.folder / "updates", config.transfer)
+        self._reception = Reception(config.federation, store)
+        self._aggregator = ThreadPoolExecutor(1, "aggregate")
+        self._round: Round | None = None
+        self._run: Run | None = None
+        self._bytes_up = 0
+        self._spec: tuple[str, Spec] | None = None
+        self._next_poll = 0.0
+        self._next_heartbeat = 0.0
+
+    # ---- the loop ---------------------------------------------------------------------------
+
+    def serve(self, stop: threading.Event) -> None:
+        """Serve until `stop` is set. Raises WorkError when the disk fails."""
+        self._recover()
+        self._voice.start()
+        while not stop.is_set():
+            event = self._inbox.get(TICK_S)
+            now = time.monotonic()
+            if event is not None:
+                self._on(event, now)
+            self._tick(now)
+        self._voice.stop()
+        self._aggregator.shutdown()
+
+    def _recover(self) -> None:
+        found = self._store.open_round()
+        self._offer_models()
+        if found is None:
+            self._collector.clear()
+            return
+        round_, run, traffic = found
+        self._run = self._store.run(run)
+        self._voice.published_bytes, self._bytes_up = traffic
+        log.info("resumed round=%d phase=%s", round_.number, round_.phase.value)
+        self._enter(round_, *rounds.resume(round_, time.monotonic()))
+
+    def _on(self, event: object, now: float) -> None:
+        match event:
+            case Received():
+                self._bytes_up += len(event.payload)
+                try:
+                    self._receive(event, now)
+                except PeerError as error:
+                    self._reception.refuse(event.topic, error)
+                    self._voice.refused = self._reception.refused
+            case Up():
+                self._came_up(event)
+            case Down(link=link, reason=reason):
+                log.warning("link=%s down: %s", link, reason)
+            case Denied(link=link, topic=name, reason=reason):
+                log.error("link=%s topic=%s %s", link, name, reason)
+            case Room():
+                self._voice.publish_chunks()
+            case _AggregationDone(round=number, result=result) if self._round and self._round.number == number:
+                self._step(Aggregated(result=result), now)
+            case _AggregationFailed(round=number, reason=reason) if self._round and self._round.number == number:
+                self._step(Cancelled(reason=reason), now)
+            case Broken(error=error):
+                raise error
+
+    def _tick(self, now: float) -> None:
+        self._voice.publish_chunks(self._reception.present, now)
+        if now < self._next_poll:
+            return
+        self._next_poll = now + POLL_S
+        for want in self._collector.wishes(now):
+            self._voice.say(want)
+        if self._round is not None:
+            self._step(Tick(), now)
+        self._poll_runs(now)
+        self._offer_models()
+        if now >= self._next_heartbeat:
+            self._next_heartbeat = now + HEARTBEAT_S
+            self._announce()
+
+    # ---- what arrives -----------------------------------------------------------------------
+
+    def _receive(self, message: Received, now: float) -> None:
+        address = topics.parse(message.topic)
+        arrival = self._reception.admit(address, message.payload, self._round.number if self._round else 0)
+        if arrival.chunk is not None:
+            spec = self._base_spec()
+            self._apply(self._collector.take(address.device, arrival.chunk, spec, now), now)
+            for want in self._collector.wishes(now, address.device):
+                self._voice.say(want)
+        if arrival.want is not None:
+            self._voice.distributor.gather(arrival.want, now)
+            self._voice.publish_chunks(self._reception.present, now)
+        if arrival.event is not None:
+            self._apply(arrival.event, now)
+
+    def _came_up(self, event: Up) -> None:
+        log.info("link=%s up mqtt=%s packet_bytes=%s", event.link, event.limits.protocol, event.limits.packet_bytes)
+        self._voice.subscribe(event.link)
+        if event.link == "bulk":
+            self._fit_model(event.limits.chunk_bytes(self._config.transfer.chunk_bytes))
+        self._announce()
+
+    def _fit_model(self, chunk_bytes: int) -> None:
+        """Cut the global model anew when this broker cannot carry its chunks."""
+        model = self._model()
+        if model.chunk_bytes <= chunk_bytes:
+            return
+        if self._round is not None:
+            self._step(Cancelled(reason=f"the broker only carries chunks of {chunk_bytes} bytes"), time.monotonic())
+        copy = self._config.folder / "recut.tmp"
+        copy.write_bytes(self._blobs.body(model.id).read_bytes())
+        self._store.set_global_model(self._blobs.add(copy, self._blobs.head(model).spec, chunk_bytes))
+        log.warning("cut the global model into chunks of %d bytes, which is what the broker carries", chunk_bytes)
+        self._offer_models()
+        self._announce()
+
+    # ---- rounds -----------------------------------------------------------------------------
+
+    def _apply(self, event: Event | None, now: float) -> None:
+        if event is not None and self._round is not None:
+            self._step(event, now)
+        elif isinstance(event, Offered):
+            offer = event.offer
+            reason = f"round {offer.round} is closed; this update came too late"
+            self._voice.say(Refusal(device=offer.device, round=offer.round, reason=reason))
+
+    def _step(self, event: Event, now: float) -> None:
+        assert self._round is not None  # noqa: S101 - for the type checker; callers look first
+        self._enter(self._round, *rounds.step(self._round, event, now))
+
+    def _enter(self, before: Round, after: Round, commands: tuple[Command, ...]) -> None:
+        self._round = after
+        if commands or [m.standing for m in before.members] != [m.standing for m in after.members]:
+            self._store.save(after, self._run.run if self._run else 0, (self._voice.published_bytes, self._bytes_up))
+        for story in changes(before, after):
+            log.info("%s", story.text)
+            self._voice.event(story)
+        for command in commands:
+            self._execute(command)
+        if after.phase not in {*OPEN, Phase.AGGREGATING}:
+            self._finish(after)
+
+    def _execute(self, command: Command) -> None:
+        match command:
+            case Announce():
+                self._voice.round(self._round)
+            case Tell(message=message):
+                self._voice.say(message)
+            case Collect(offer=offer):
+                now = time.monotonic()
+                self._apply(self._collector.begin(offer, self._base_spec(), now), now)
+                for want in self._collector.wishes(now, offer.device):
+                    self._voice.say(want)
+            case Aggregate():
+                assert self._round is not None  # noqa: S101 - only a round commands it
+                self._aggregator.submit(self._aggregate, self._round)
+
+    def _aggregate(self, round_: Round) -> None:
+        """In the aggregator's thread: compute, store, hand back."""
+        try:
+            spec = self._blobs.head(round_.base).spec or ()
+            out = self._config.folder / "aggregate.tmp"
+            contributions = [
+                Contribution(m.device, self._collector.path(m.device, m.update.id), m.num_examples)
+                for m in round_.reported
+                if m.update is not None
+            ]
+            federated_average(self._blobs.body(round_.base.id), contributions, spec, out)
+            self._inbox.put(_AggregationDone(round_.number, self._blobs.add(out, spec, round_.base.chunk_bytes)))
+        except (OSError, FedpiError) as error:
+            self._inbox.put(_AggregationFailed(round_.number, f"averaging failed: {error}"))
+        except Exception as error:  # noqa: BLE001 - a bug in this thread must surface in the loop
+            self._inbox.put(Broken("aggregator", error))
+
+    def _finish(self, round_: Round) -> None:
+        log.info("round=%d phase=%s %s", round_.number, round_.phase.value, round_.reason)
+        if round_.phase is Phase.COMMITTED:
+            self._voice.metrics(round_)
+        self._round = None
+        self._collector.clear()
+        self._offer_models()
+        self._next_poll = 0.0
+
+    def _poll_runs(self, now: float) -> None:
+        """Begin the next round of the run that was asked for, or end it."""
+        run = self._store.active_run()
+        if run is None:
+            return
+        if self._round is not None:
+            if run.state == "aborting":
+                self._step(Cancelled(reason="the operator stopped it"), now)
+            return
+        if run.state in {"stopping", "aborting"}:
+            self._store.set_run(run.run, "stopped")
+        elif run.begun >= run.rounds:
+            self._store.set_run(run.run, "done")
+        else:
+            self._begin(run, now)
+
+    def _begin(self, run: Run, now: float) -> None:
+        self._store.set_run(run.run, "running", run.begun + 1)
+        self._run = run
+        number = self._store.last_round() + 1
+        self._voice.published_bytes = self._bytes_up = 0
+        config = self._config
+        round_ = Round(
+            number=number,
+            base=self._model(),
+            plan=config.plan(number),
+            rules=config.rules,
+            limits=config.limits,
+        )
+        log.info("round=%d opened run=%d", number, run.run)
+        self._enter(round_, *rounds.begin(round_, now))
+
+    # ---- models -----------------------------------------------------------------------------
+
+    def _model(self) -> Ref:
+        model = self._store.global_model()
+        assert model is not None  # noqa: S101 - `serve` is only called once there is one
+        return model
+
+    def _base_spec(self) -> Spec:
+        """Return the tensors of the open round's base."""
+        base = self._round.base if self._round else self._model()
+        if self._spec is None or self._spec[0] != base.id:
+            self._spec = (base.id, self._blobs.head(base).spec or ())
+        return self._spec[1]
+
+    def _offer_models(self) -> None:
+        """Hold ready what devices may ask for: the global model, the open round's base, the release."""
+        release = self._store.newest_release()
+        base = self._round.base if self._round else None
+        refs = [ref for ref in (self._model(), base, release.model if release else None) if ref is not None]
+        if self._voice.distributor.offer(refs):
+            self._blobs.keep(ref.id for ref in refs)
+            self._announce()
+
+    def _announce(self) -> None:
+        """Say everything that is retained, as after a broker came back empty."""
+        self._voice.everything(self._round, self._store.last_round(), self._model(), self._store.newest_release())

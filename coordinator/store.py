@@ -1,0 +1,302 @@
+"""The coordinator's journal: SQLite, written before anything is said.
+
+Commands that only look (`status`, `rounds`, ...) and the running service share it: readers never
+block the writer (WAL). A run that the operator asks for is a row, so it survives a restart too.
+"""
+
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from common.errors import ConfigError
+from common.messages import Metrics, Ref
+from coordinator.round import OPEN, Member, Phase, Round
+
+SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE rounds (
+  round INTEGER PRIMARY KEY, run INTEGER NOT NULL, phase TEXT NOT NULL, state TEXT NOT NULL,
+  opened REAL NOT NULL, closed REAL, bytes_down INTEGER NOT NULL DEFAULT 0, bytes_up INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE ledger (
+  round INTEGER NOT NULL, device TEXT NOT NULL, standing TEXT NOT NULL, reason TEXT NOT NULL,
+  num_examples INTEGER NOT NULL, update_id TEXT NOT NULL, metrics TEXT NOT NULL, PRIMARY KEY (round, device)
+);
+CREATE TABLE runs (run INTEGER PRIMARY KEY, rounds INTEGER NOT NULL, begun INTEGER NOT NULL DEFAULT 0, state TEXT NOT NULL);
+CREATE TABLE releases (
+  release TEXT PRIMARY KEY, model TEXT NOT NULL, round INTEGER NOT NULL, labels TEXT NOT NULL, created REAL NOT NULL
+);
+CREATE TABLE devices (device TEXT PRIMARY KEY, state TEXT NOT NULL, doing TEXT NOT NULL, release TEXT NOT NULL, seen REAL NOT NULL);
+"""
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """A row that a person or a program reads; times are Unix seconds."""
+
+
+class LedgerRow(Row, frozen=True):
+    """What became of one device in one round."""
+
+    round: int
+    device: str
+    standing: str
+    reason: str
+    num_examples: int
+    update_id: str
+    metrics: Metrics
+
+
+class RoundRow(Row, frozen=True):
+    """One round as it stands."""
+
+    round: int
+    run: int
+    phase: str
+    reason: str
+    opened: float
+    closed: float | None
+    bytes_down: int
+    bytes_up: int
+    model: str
+    invited: tuple[str, ...]
+    reported: tuple[str, ...]
+
+    @property
+    def seconds(self) -> float:
+        """How long it took, or takes already."""
+        return (self.closed or time.time()) - self.opened
+
+
+class Run(Row, frozen=True):
+    """Rounds that the operator asked for. State: queued, running, stopping, aborting, done or stopped."""
+
+    run: int
+    rounds: int
+    begun: int
+    state: str
+
+
+class Release(Row, frozen=True):
+    """A TFLite model for the fleet."""
+
+    release: str
+    model: Ref
+    round: int
+    labels: tuple[str, ...]
+    created: float
+
+
+class DeviceRow(Row, frozen=True):
+    """A device as last heard of."""
+
+    device: str
+    state: str
+    doing: str
+    release: str
+    seen: float
+
+
+class Store:
+    """The journal at `path`. One process writes rounds; any process may read, and ask for runs."""
+
+    def __init__(self, path: Path, *, create: bool = False) -> None:
+        if not create and not path.exists():
+            raise ConfigError(f"{path} does not exist: start the coordinator there first (fedpi-coordinator serve)")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=30.0)
+        self._db.row_factory = sqlite3.Row
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._saved: dict[str, Member] = {}
+        self._saved_round = 0
+        self._migrate(path)
+
+    def close(self) -> None:
+        """Close the database."""
+        self._db.close()
+
+    # ---- facts: epoch-independent single values ---------------------------------------------
+
+    def fact(self, name: str) -> str | None:
+        """Return a named value."""
+        row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return None if row is None else str(row["value"])
+
+    def set_fact(self, name: str, value: str) -> None:
+        """Keep a named value, durably."""
+        self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+    def global_model(self) -> Ref | None:
+        """Return the current global model: the last committed round's, or the initial one."""
+        text = self.fact("global_model")
+        return None if text is None else msgspec.json.decode(text, type=Ref)
+
+    def set_global_model(self, ref: Ref) -> None:
+        """Keep the initial global model."""
+        self.set_fact("global_model", _json(ref))
+
+    # ---- rounds -----------------------------------------------------------------------------
+
+    def save(self, round_: Round, run: int, traffic: tuple[int, int] = (0, 0)) -> None:
+        """Checkpoint a round, its ledger, the bytes that it moved (down, up) and, once committed, its model."""
+        is_over = round_.phase in {Phase.COMMITTED, Phase.ABANDONED}
+        closed = time.time() if is_over else None
+        with self._transaction():
+            self._db.execute(
+                "INSERT INTO rounds (round, run, phase, state, opened) VALUES (?, ?, ?, '', ?) ON CONFLICT DO NOTHING",
+                (round_.number, run, round_.phase, time.time()),
+            )
+            self._db.execute(
+                "UPDATE rounds SET phase = ?, state = ?, closed = ?, bytes_down = ?, bytes_up = ? WHERE round = ?",
+                (round_.phase, _json(round_), closed, *traffic, round_.number),
+            )
+            for m in round_.members:
+                if self._saved.get(m.device) == m and self._saved_round == round_.number:
+                    continue
+                self._db.execute(
+                    "INSERT OR REPLACE INTO ledger VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        round_.number,
+                        m.device,
+                        m.standing,
+                        m.reason,
+                        m.num_examples,
+                        m.update.id if m.update else "",
+                        _json(m.metrics),
+                    ),
+                )
+            if round_.result is not None:
+                self.set_fact("global_model", _json(round_.result))
+        self._saved, self._saved_round = {m.device: m for m in round_.members}, round_.number
+
+    def open_round(self) -> tuple[Round, int, tuple[int, int]] | None:
+        """Return the round that was not over when the process ended, its run, and its traffic so far."""
+        row = self._db.execute("SELECT * FROM rounds ORDER BY round DESC LIMIT 1").fetchone()
+        if row is None or row["phase"] not in {*OPEN, Phase.AGGREGATING}:
+            return None
+        round_ = msgspec.json.decode(row["state"], type=Round)
+        return round_, int(row["run"]), (int(row["bytes_down"]), int(row["bytes_up"]))
+
+    def last_round(self) -> int:
+        """Number of the newest round, 0 before the first."""
+        return int(self._db.execute("SELECT COALESCE(MAX(round), 0) FROM rounds").fetchone()[0])
+
+    def rounds(self, since: int = 0) -> list[RoundRow]:
+        """Return the rounds after number `since`, oldest first."""
+        rows = self._db.execute("SELECT * FROM rounds WHERE round > ? ORDER BY round", (since,)).fetchall()
+        return [_round_row(row) for row in rows]
+
+    def ledger(self, round_: int | None = None) -> list[LedgerRow]:
+        """Return what became of every device, in one round or in all."""
+        rows = self._db.execute(
+            "SELECT * FROM ledger WHERE ? IS NULL OR round = ? ORDER BY round, device", (round_, round_)
+        )
+        return [_row(LedgerRow, row, metrics=msgspec.json.decode(row["metrics"])) for row in rows]
+
+    # ---- runs -------------------------------------------------------------------------------
+
+    def ask_for(self, rounds: int) -> int:
+        """Ask for a run of `rounds` rounds; returns its number."""
+        cursor = self._db.execute("INSERT INTO runs (rounds, state) VALUES (?, 'queued')", (rounds,))
+        return int(cursor.lastrowid or 0)
+
+    def run(self, number: int) -> Run | None:
+        """Return one run."""
+        row = self._db.execute("SELECT * FROM runs WHERE run = ?", (number,)).fetchone()
+        return None if row is None else _row(Run, row)
+
+    def active_run(self) -> Run | None:
+        """Return the oldest run that is not over."""
+        row = self._db.execute(
+            "SELECT * FROM runs WHERE state NOT IN ('done', 'stopped') ORDER BY run LIMIT 1"
+        ).fetchone()
+        return None if row is None else _row(Run, row)
+
+    def set_run(self, number: int, state: str, begun: int | None = None) -> None:
+        """Move a run to `state`, and note how many of its rounds have begun."""
+        self._db.execute("UPDATE runs SET state = ?, begun = COALESCE(?, begun) WHERE run = ?", (state, begun, number))
+
+    def stop_runs(self, *, now: bool) -> int:
+        """Ask the service to stop after the current round, or at once; returns how many runs that ends."""
+        cursor = self._db.execute(
+            "UPDATE runs SET state = CASE WHEN state = 'queued' THEN 'stopped' ELSE ? END WHERE state NOT IN ('done', 'stopped')",
+            ("aborting" if now else "stopping",),
+        )
+        return cursor.rowcount
+
+    # ---- releases and devices ---------------------------------------------------------------
+
+    def add_release(self, release: Release) -> None:
+        """Keep a release; the newest is the one to serve."""
+        values = (
+            release.release,
+            _json(release.model),
+            release.round,
+            _json(release.labels),
+            release.created,
+        )
+        self._db.execute("INSERT OR REPLACE INTO releases VALUES (?, ?, ?, ?, ?)", values)
+
+    def newest_release(self) -> Release | None:
+        """Return the release to serve."""
+        row = self._db.execute("SELECT * FROM releases ORDER BY created DESC LIMIT 1").fetchone()
+        if row is None:
+            return None
+        model, labels = msgspec.json.decode(row["model"], type=Ref), tuple(msgspec.json.decode(row["labels"]))
+        release: Release = _row(Release, row, model=model, labels=labels)
+        return release
+
+    def see_device(self, row: DeviceRow) -> None:
+        """Note what a device last said of itself."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO devices VALUES (?, ?, ?, ?, ?)",
+            (row.device, row.state, row.doing, row.release, row.seen),
+        )
+
+    def devices(self) -> list[DeviceRow]:
+        """Return every device ever heard of."""
+        return [_row(DeviceRow, row) for row in self._db.execute("SELECT * FROM devices ORDER BY device")]
+
+    # ---- inside -----------------------------------------------------------------------------
+
+    def _migrate(self, path: Path) -> None:
+        version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
+        if version == 0:
+            self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+        elif version != SCHEMA_VERSION:
+            raise ConfigError(
+                f"{path} has schema version {version}; this fedpi reads version {SCHEMA_VERSION}: upgrade fedpi"
+            )
+
+    def _transaction(self) -> sqlite3.Connection:
+        self._db.execute("BEGIN IMMEDIATE")
+        return self._db  # as a context manager it commits, or rolls back when the block raises
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _row(kind: Any, row: sqlite3.Row, **decoded: Any) -> Any:
+    return kind(**{field: decoded.get(field, row[field]) for field in kind.__struct_fields__})
+
+
+def _round_row(row: sqlite3.Row) -> RoundRow:
+    round_ = msgspec.json.decode(row["state"], type=Round)
+    return RoundRow(
+        round=row["round"],
+        run=row["run"],
+        phase=row["phase"],
+        reason=round_.reason,
+        opened=row["opened"],
+        closed=row["closed"],
+        bytes_down=row["bytes_down"],
+        bytes_up=row["bytes_up"],
+        model=round_.result.id if round_.result else "",
+        invited=tuple(m.device for m in round_.members),
+        reported=tuple(m.device for m in round_.reported),
+    )

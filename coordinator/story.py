@@ -1,0 +1,75 @@
+"""A round told to people: the documents that its state and its changes become. Pure."""
+
+from common.messages import Metrics, Ref, RoundStatus, StoryEvent
+from coordinator.round import Member, Phase, Round, Standing
+
+_TOLD = {
+    Standing.REPORTED: ("update-counted", "{device} delivered its update of {examples} examples"),
+    Standing.DECLINED: ("declined", "{device} cannot take part: {reason}"),
+    Standing.FAILED: ("training-failed", "training failed on {device}: {reason}"),
+    Standing.REFUSED: ("update-refused", "the update of {device} does not count: {reason}"),
+    Standing.MISSING: ("missing", "{device} {reason}"),
+}
+
+
+def idle_status(epoch: str, number: int, model: Ref | None) -> RoundStatus:
+    """Tell that no round is open; `number` is the last one."""
+    return RoundStatus(epoch=epoch, round=number, phase="idle", model=model, text="No round is open.")
+
+
+def round_status(round_: Round, epoch: str) -> RoundStatus:
+    """Tell where a round stands, and which model to hold."""
+    return RoundStatus(
+        epoch=epoch,
+        round=round_.number,
+        phase=round_.phase.value,
+        model=round_.result or round_.base,
+        cohort=() if round_.phase is Phase.SELECTING else tuple(m.device for m in round_.members),
+        reported=tuple(m.device for m in round_.reported),
+        goal=round_.rules.goal,
+        minimum=round_.rules.minimum,
+        text=f"Round {round_.number} {_sentence(round_)}",
+    )
+
+
+def changes(before: Round, after: Round) -> list[StoryEvent]:
+    """Tell what became of members between two states."""
+    old = {m.device: m.standing for m in before.members}
+    return [_event(after, m) for m in after.members if m.standing in _TOLD and old.get(m.device) != m.standing]
+
+
+def mean_metrics(round_: Round) -> Metrics:
+    """Average the metrics of the members that reported, weighted by their number of examples."""
+    sums: dict[str, tuple[float, int]] = {}
+    for m in round_.reported:
+        for name, value in m.metrics.items():
+            total, weight = sums.get(name, (0.0, 0))
+            sums[name] = (total + value * m.num_examples, weight + m.num_examples)
+    return {name: total / weight for name, (total, weight) in sorted(sums.items())}
+
+
+def _sentence(round_: Round) -> str:
+    invited, reported, rules = len(round_.members), len(round_.reported), round_.rules
+    match round_.phase:
+        case Phase.SELECTING:
+            return f"is open: {invited} of {rules.goal} devices have checked in."
+        case Phase.REPORTING:
+            return f"is training: {reported} of {invited} devices have reported."
+        case Phase.AGGREGATING:
+            return f"is averaging {reported} updates."
+        case Phase.COMMITTED:
+            return f"made a new global model from {reported} of {invited} devices."
+        case Phase.ABANDONED:
+            return f"is void: {round_.reason}."
+
+
+def _event(round_: Round, member: Member) -> StoryEvent:
+    event, text = _TOLD[member.standing]
+    told = text.format(device=member.device, examples=member.num_examples, reason=member.reason)
+    return StoryEvent(
+        event=event,
+        round=round_.number,
+        device=member.device,
+        metrics=member.metrics,
+        text=f"Round {round_.number}: {told}."[:500],
+    )

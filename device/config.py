@@ -1,0 +1,53 @@
+"""The device's configuration file."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from common.config import BrokerConfig, Config, DataConfig, TransferConfig, load
+from common.messages import DeviceId
+
+
+class TrainerConfig(Config, frozen=True):
+    """Limits of the training process."""
+
+    memory_mb: Annotated[int, msgspec.Meta(ge=100, le=1_000_000)] | None = None
+    """Resident memory at which a training is ended and reported as failed; none by default."""
+    keep_warm_s: Annotated[float, msgspec.Meta(ge=0, le=1e7)] = 900.0
+    """How long the process waits for the next round before it gives its memory back."""
+    niceness: Annotated[int, msgspec.Meta(ge=0, le=19)] = 5
+    """Serving comes before training."""
+
+
+class ServingConfig(Config, frozen=True):
+    """How the release is served. `child`: by a process of the daemon's; `off`: not, or by a service of its own."""
+
+    process: Literal["child", "off"] = "child"
+    threads: Annotated[int, msgspec.Meta(ge=1, le=64)] = 2
+    max_image_bytes: Annotated[int, msgspec.Meta(ge=1024, le=2**26)] = 2**24
+
+
+class DeviceConfig(Config, frozen=True):
+    """The whole file. `state` is the folder of models, updates and the release."""
+
+    federation: DeviceId
+    device: DeviceId
+    state: str
+    broker: BrokerConfig = BrokerConfig()
+    data: DataConfig = DataConfig()
+    models: dict[str, str] = {}  # noqa: RUF012 - msgspec copies defaults
+    """Models of your own that the coordinator may name, each as `package.module:function`."""
+    trainer: TrainerConfig = TrainerConfig()
+    serving: ServingConfig = ServingConfig()
+    transfer: TransferConfig = TransferConfig()
+
+    @property
+    def folder(self) -> Path:
+        """The state folder."""
+        return Path(self.state)
+
+
+def read_config(path: Path) -> DeviceConfig:
+    """Read and check the file; raises ConfigError."""
+    return load(path, DeviceConfig)

@@ -1,0 +1,274 @@
+"""The device's loop: it carries events to the session and its commands to the world.
+
+All state belongs to the thread that calls `serve`. TensorFlow never enters this process.
+"""
+
+import logging
+import threading
+import time
+
+from common import topics
+from common.chunks import decode_head, ref_of
+from common.errors import PeerError, WorkError
+from common.inbox import Inbox
+from common.link import Broken, Denied, Down, Received, Room, Subscribed, Up
+from common.messages import (
+    Chunk,
+    Command,
+    CoordinatorStatus,
+    Invite,
+    Offer,
+    Receipt,
+    Ref,
+    Refusal,
+    ReleaseStatus,
+    RoundStatus,
+    Want,
+    decode,
+    decode_story,
+)
+from common.topics import Kind
+from device import session as sessions
+from device.config import DeviceConfig
+from device.jobs import Done, Failure, Job, Progress, TrainingProcess
+from device.session import CancelJob, DropUpdate, Event, Fetch, Session, Speak, Stage, StartJob
+from device.store import DeviceStore
+from device.voice import Voice
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.1
+HEARTBEAT_S = 30.0
+LOG_EVERY_S = 1.0
+
+
+class Daemon:
+    """One running device over its state folder."""
+
+    def __init__(self, config: DeviceConfig, store: DeviceStore) -> None:
+        self._config = config
+        self._store = store
+        self._inbox = Inbox()
+        self._voice = Voice(config, store, self._inbox.put)
+        self._trainer = TrainingProcess(config.trainer, self._inbox.put)
+        self._session = Session(config.device)
+        self._epoch = ""
+        self._release: ReleaseStatus | None = None
+        self._next_heartbeat = 0.0
+        self._next_tick = 0.0
+        self._log_at = 0.0
+
+    def serve(self, stop: threading.Event) -> None:
+        """Serve until `stop` is set. Raises WorkError when the disk fails."""
+        offer = self._store.offer()
+        self._session = sessions.resume(self._config.device, offer, time.monotonic())
+        self._voice.upload.offer(offer.update if offer else None)
+        self._voice.start()
+        try:
+            while not stop.is_set():
+                event = self._inbox.get(TICK_S)
+                now = time.monotonic()
+                if event is not None:
+                    self._on(event, now)
+                self._voice.upload.publish()
+                if now >= self._next_tick:
+                    self._next_tick = now + TICK_S
+                    self._tick(now)
+        finally:
+            self._trainer.stop()
+            self._voice.stop()
+
+    def _tick(self, now: float) -> None:
+        self._trainer.tick(now)
+        self._step(sessions.Tick(), now)
+        self._voice.ask(now)
+        if now >= self._next_heartbeat:
+            self._next_heartbeat = now + HEARTBEAT_S
+            self._voice.status(self._session.doing)
+            for ref in self._needed():  # one that a full disk kept out gets another chance
+                self._fetch(ref, now)
+
+    def _on(self, event: object, now: float) -> None:
+        match event:
+            case Received():
+                try:
+                    self._receive(event, now)
+                except PeerError as error:
+                    self._refuse(event.topic, error, now)
+            case Up(link=link, limits=limits):
+                log.info("link=%s up mqtt=%s packet_bytes=%s", link, limits.protocol, limits.packet_bytes)
+                self._voice.came_up(link, self._session.doing)
+                self._step(sessions.Reconnected(), now)
+            case Subscribed(topic=name):
+                self._voice.downloads.granted(name)
+                self._voice.ask(now)
+            case Down(link=link, reason=reason):
+                log.warning("link=%s down: %s", link, reason)
+            case Denied(link=link, topic=name, reason=reason):
+                log.error("link=%s topic=%s %s", link, name, reason)
+            case Room():
+                self._voice.upload.publish()
+            case Progress():
+                self._voice.progress(event)
+            case Done() | Failure():
+                if self._trainer.settle(event, now):
+                    self._trained(event, now)
+            case Broken(error=error):
+                raise error
+
+    # ---- what arrives -----------------------------------------------------------------------
+
+    def _receive(self, message: Received, now: float) -> None:
+        address = topics.parse(message.topic)
+        if address.federation != self._config.federation:
+            raise PeerError(f"federation {address.federation!r} is not ours")
+        match address.kind:
+            case Kind.BLOB:
+                self._fetched(self._voice.downloads.take(decode(message.payload, Chunk), now), now)
+                self._voice.ask(now)
+            case Kind.DEV_CMD:
+                self._obey(decode(message.payload, Command), now)
+            case Kind.COORD_STATUS:
+                self._greet(decode_story(message.payload, CoordinatorStatus))
+            case Kind.COORD_ROUND:
+                self._step(sessions.Pointed(decode_story(message.payload, RoundStatus)), now)
+            case Kind.COORD_RELEASE:
+                self._follow(decode_story(message.payload, ReleaseStatus), now)
+            case _:
+                raise PeerError(f"nobody speaks to a device on a {address.kind.value} topic")
+
+    def _obey(self, command: Invite | Want | Receipt | Refusal, now: float) -> None:
+        if command.device != self._config.device:
+            raise PeerError(f"a command for {command.device} came to {self._config.device}")
+        match command:
+            case Invite():
+                self._step(sessions.Invited(command), now)
+            case Want():
+                if self._voice.upload.ask(command):
+                    self._step(sessions.Wanted(command.blob), now)
+                    self._voice.upload.publish()
+            case Receipt(round=number):
+                self._step(sessions.Receipted(number), now)
+            case Refusal(round=number, reason=reason):
+                log.warning("round=%d refused: %s", number, reason)
+                self._step(sessions.WasRefused(number, reason), now)
+
+    def _greet(self, status: CoordinatorStatus) -> None:
+        """Say hello to a coordinator that started anew."""
+        if status.state == "online" and status.epoch != self._epoch:
+            self._epoch = status.epoch
+            self._voice.hello()
+
+    def _follow(self, status: ReleaseStatus, now: float) -> None:
+        self._release = status
+        self._fetch(status.model, now)
+
+    def _refuse(self, name: str, error: PeerError, now: float) -> None:
+        self._voice.refused += 1
+        if now >= self._log_at:
+            self._log_at = now + LOG_EVERY_S
+            log.warning("refused=%d topic=%s %s", self._voice.refused, name[:200], error)
+
+    # ---- the session's commands -------------------------------------------------------------
+
+    def _step(self, event: Event, now: float) -> None:
+        before = self._session
+        self._session, commands = sessions.step(before, event, now)
+        if self._session.doing != before.doing:
+            log.info("now %s", self._session.doing)
+            self._voice.status(self._session.doing)
+        for command in commands:
+            self._execute(command, now)
+
+    def _execute(self, command: sessions.Command, now: float) -> None:
+        match command:
+            case Speak(message=message):
+                self._voice.say(message)
+            case Fetch(ref=ref):
+                self._fetch(ref, now)
+            case StartJob(invite=invite):
+                self._train(invite, now)
+            case CancelJob():
+                if self._trainer.is_busy:
+                    self._trainer.stop()
+            case DropUpdate():
+                self._voice.upload.offer(None)
+                self._store.drop_update()
+
+    def _fetch(self, ref: Ref, now: float) -> None:
+        self._voice.downloads.only({needed.id for needed in self._needed()} | {ref.id})
+        try:
+            is_here = self._voice.downloads.begin(ref, now)
+        except WorkError as error:
+            log.warning("cannot fetch blob %s: %s", ref.id[:8], error)
+            return
+        self._fetched(ref.id if is_here else None, now)
+
+    def _fetched(self, blob: str | None, now: float) -> None:
+        if blob is None:
+            return
+        release = self._release
+        if release is not None and release.model.id == blob and release.release != self._voice.release:
+            self._store.install(release)
+            self._voice.installed(release)
+        self._store.models.keep({needed.id for needed in self._needed()} | {blob})
+        self._step(sessions.Fetched(blob), now)
+
+    def _train(self, invite: Invite, now: float) -> None:
+        models = self._store.models
+        job = Job(
+            round=invite.round,
+            device=self._config.device,
+            plan=invite.plan,
+            base=str(models.body(invite.base.id)),
+            head=str(models.head_path(invite.base.id)),
+            out=str(self._store.update_draft),
+            data=self._config.data,
+            models=self._config.models,
+        )
+        self._trainer.start(job, now)
+
+    def _trained(self, outcome: Done | Failure, now: float) -> None:
+        task = self._session.task
+        if task is None or task.invite is None or task.round != outcome.round or task.stage is not Stage.TRAINING:
+            return
+        if isinstance(outcome, Failure):
+            log.error("round=%d training failed: %s", outcome.round, outcome.reason)
+            self._voice.failed(outcome)
+            self._step(sessions.TrainingFailed(outcome.round, outcome.reason), now)
+            return
+        try:
+            offer = self._pack(task.invite, outcome)
+        except WorkError as error:
+            self._step(sessions.TrainingFailed(outcome.round, str(error)), now)
+            return
+        self._voice.upload.offer(offer.update)
+        self._step(sessions.Trained(offer), now)
+
+    def _pack(self, invite: Invite, done: Done) -> Offer:
+        """Make the update durable, and the offer of it."""
+        packed = self._store.models.packed_head(invite.base.id)
+        spec = decode_head(packed, ref_of(packed)).spec
+        chunk_bytes = self._voice.limits.chunk_bytes(invite.base.chunk_bytes)
+        update = self._store.updates.add(self._store.update_draft, spec, chunk_bytes)
+        offer = Offer(
+            device=self._config.device,
+            round=invite.round,
+            base=invite.base.id,
+            update=update,
+            num_examples=done.num_examples,
+            metrics=done.metrics,
+        )
+        self._store.keep_offer(offer)
+        return offer
+
+    # ---- models on disk ---------------------------------------------------------------------
+
+    def _needed(self) -> list[Ref]:
+        pointer, task = self._session.pointer, self._session.task
+        refs = [
+            pointer.model if pointer else None,
+            task.invite.base if task and task.invite else None,
+            self._release.model if self._release else None,
+        ]
+        return [ref for ref in refs if ref is not None]

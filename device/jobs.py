@@ -1,0 +1,164 @@
+"""The training process as the daemon sees it: jobs go in, progress and one outcome come out.
+
+TensorFlow lives in that child. It stays warm between rounds, can be ended at any moment, and if the
+kernel kills it for its memory, that is one failed job.
+"""
+
+import contextlib
+import logging
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+
+import msgspec
+import psutil
+
+from common.config import DataConfig
+from common.messages import Metrics, Plan
+from device.config import TrainerConfig
+
+log = logging.getLogger(__name__)
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One local training: from the packed weights in `base`, described by the head in `head`, to `out`."""
+
+    round: int
+    device: str
+    plan: Plan
+    base: str
+    head: str
+    out: str
+    data: DataConfig
+    models: dict[str, str]
+
+
+class Progress(msgspec.Struct, frozen=True, tag=True):
+    """An epoch is over."""
+
+    round: int
+    epoch: int
+    epochs: int
+    metrics: Metrics
+
+
+class Done(msgspec.Struct, frozen=True, tag=True):
+    """The update is written."""
+
+    round: int
+    num_examples: int
+    metrics: Metrics
+
+
+class Failure(msgspec.Struct, frozen=True, tag=True):
+    """There will be no update."""
+
+    round: int
+    reason: str
+
+
+JobEvent = Progress | Done | Failure
+
+
+class TrainingProcess:
+    """Keeps at most one child, with at most one job. `deliver` is called from a thread of its own."""
+
+    def __init__(self, config: TrainerConfig, deliver: Callable[[JobEvent], None]) -> None:
+        self._config = config
+        self._deliver = deliver
+        self._child: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+        self._job: Job | None = None
+        self._due_at = float("inf")
+        self._idle_since = 0.0
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a job runs."""
+        return self._job is not None
+
+    def start(self, job: Job, now: float) -> None:
+        """Run `job`, ending any other."""
+        if self._job is not None:
+            self.stop()
+        if self._child is None or self._child.poll() is not None:
+            self._spawn()
+        self._job = job
+        self._due_at = now + job.plan.deadline_s
+        assert self._socket is not None  # noqa: S101 - _spawn made it
+        with contextlib.suppress(OSError):  # the reader reports a child that is gone
+            self._socket.sendall(msgspec.json.encode(job) + b"\n")
+
+    def settle(self, event: Done | Failure, now: float) -> bool:
+        """Take note of an outcome; returns whether it is the running job's."""
+        if self._job is None or self._job.round != event.round:
+            return False
+        self._job = None
+        self._idle_since = now
+        return True
+
+    def tick(self, now: float) -> None:
+        """Hold the limits: time, memory, and how long an idle child may stay."""
+        if self._child is None:
+            return
+        if self._job is None:
+            if now - self._idle_since >= self._config.keep_warm_s:
+                self.stop()
+        elif now >= self._due_at:
+            self._fail(f"training took longer than the {self._job.plan.deadline_s:g} s of its deadline")
+        elif (limit := self._config.memory_mb) is not None and (used := self._memory_mb()) > limit:
+            self._fail(f"training used {used:.0f} MB of memory; trainer.memory_mb allows {limit}")
+
+    def stop(self) -> None:
+        """End the child, whatever it does."""
+        child, self._child, self._job = self._child, None, None
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if child is not None:
+            child.kill()
+            child.wait()
+
+    def _fail(self, reason: str) -> None:
+        job = self._job
+        assert job is not None  # noqa: S101 - callers have looked
+        child, self._child = self._child, None
+        if child is not None:
+            child.kill()
+            child.wait()
+        self._deliver(Failure(job.round, reason))
+
+    def _spawn(self) -> None:
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-m", "device.runner", str(theirs.fileno()), str(self._config.niceness)]
+        self._child = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+        theirs.close()
+        self._socket = ours
+        log.info("trainer started pid=%d", self._child.pid)
+        threading.Thread(target=self._read, args=(self._child, ours), name="trainer", daemon=True).start()
+
+    def _read(self, child: subprocess.Popen[bytes], connection: socket.socket) -> None:
+        decoder = msgspec.json.Decoder(JobEvent)
+        with contextlib.suppress(OSError), connection.makefile("rb") as lines:
+            for line in lines:
+                self._deliver(decoder.decode(line))
+        code = child.wait()
+        job = self._job
+        if child is self._child and job is not None:
+            self._deliver(Failure(job.round, f"the training process ended by itself ({_cause(code)})"))
+
+    def _memory_mb(self) -> float:
+        assert self._child is not None  # noqa: S101 - callers have looked
+        try:
+            return float(psutil.Process(self._child.pid).memory_info().rss) / 2**20
+        except psutil.Error:
+            return 0.0
+
+
+def _cause(code: int) -> str:
+    if code == -signal.SIGKILL:
+        return "killed, as the kernel does when memory runs out"
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
