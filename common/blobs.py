@@ -4,22 +4,25 @@ What a part already holds is never written down beside it: it is what hashes to 
 head, so a torn write or a power cut costs the torn chunks and nothing else.
 """
 
+import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from common.chunks import (
     DIGEST_BYTES,
+    ChunkHasher,
     Head,
     Layout,
     decode_head,
     digest_of,
     encode_head,
+    full,
     ref_of,
     zeros_digest,
 )
 from common.errors import DataError, PeerError, WorkError
-from common.files import publish, write_atomic
+from common.files import publish
 from common.messages import Ref
 from common.weights import Spec
 
@@ -68,19 +71,39 @@ class BlobStore:
             raise DataError(f"{self.head_path(blob)}: cannot read: {error.strerror}") from error
 
     def add(self, source: Path, spec: Spec | None, chunk_bytes: int) -> Ref:
-        """Take the file `source` in, moving it: it must lie on the same file system."""
-        digests = bytearray()
+        """Take the file `source` in, durably, moving it: it must lie on the same file system."""
+        hasher = ChunkHasher(chunk_bytes)
         try:
             with source.open("rb") as file:
                 while data := file.read(chunk_bytes):
-                    digests += digest_of(data)
-                size = file.tell()
+                    hasher.update(data)
                 os.fsync(file.fileno())
-            packed, ref = encode_head(Head(size, chunk_bytes, bytes(digests), spec))
-            write_atomic(self.head_path(ref.id), packed)
-            publish(source, self.body(ref.id))
+            return self._publish(source, hasher.head(spec))
         except OSError as error:
             raise WorkError(f"{source}: cannot store it as a blob: {error.strerror}") from error
+
+    def add_blocks(self, blocks: Iterable[bytes], spec: Spec | None, chunk_bytes: int) -> Ref:
+        """Write a new blob from its bytes, durably; each block is hashed while it is at hand."""
+        draft = self._root / "draft.tmp"
+        hasher = ChunkHasher(chunk_bytes)
+        try:
+            with draft.open("wb") as file:
+                for block in blocks:
+                    hasher.update(block)
+                    file.write(block)
+                file.flush()
+                os.fsync(file.fileno())
+            return self._publish(draft, hasher.head(spec))
+        except OSError as error:
+            raise WorkError(f"{draft}: cannot store the blob: {error.strerror}") from error
+
+    def _publish(self, source: Path, head: Head) -> Ref:
+        packed, ref = encode_head(head)
+        with self.head_path(ref.id).open("wb") as file:
+            file.write(packed)
+            file.flush()
+            os.fsync(file.fileno())
+        publish(source, self.body(ref.id))
         return ref
 
     def read(self, ref: Ref, layout: Layout, index: int) -> bytes:
@@ -101,7 +124,7 @@ class BlobStore:
             is_new = not self.part(ref.id).exists()
             descriptor = self._descriptor(self.part(ref.id), os.O_RDWR | os.O_CREAT)
             os.ftruncate(descriptor, head.size)
-            held = self._zeros(head) if is_new else self._intact(ref, head)
+            held = self._zeros(head) if is_new else self._intact(self.part(ref.id), head)
             return held | self._copied(ref, head, held, sources)
         except OSError as error:
             raise WorkError(f"{self.part(ref.id)}: cannot prepare it: {error.strerror}") from error
@@ -114,15 +137,35 @@ class BlobStore:
             raise WorkError(f"{self.part(ref.id)}: cannot write: {error.strerror}") from error
 
     def finish(self, ref: Ref) -> None:
-        """Turn a part whose chunks are all here into the blob, durably."""
+        """Turn a part whose chunks are all here into the blob.
+
+        Nothing is synced: who sent it still has it, and `is_intact` tells after a power cut.
+        """
         part = self.part(ref.id)
         try:
-            for path in (self.head_path(ref.id), part):
-                os.fsync(self._descriptor(path, os.O_RDWR))
-                self._close(path)
-            publish(part, self.body(ref.id))
+            self._close(part)
+            part.replace(self.body(ref.id))
         except OSError as error:
             raise WorkError(f"{part}: cannot finish it: {error.strerror}") from error
+
+    def is_intact(self, blob: str) -> bool:
+        """Whether a complete blob still hashes to its id; a damaged one becomes a part, whose good chunks serve again."""
+        if not self.has(blob):
+            return False
+        with contextlib.suppress(PeerError, DataError):
+            ref = self.ref(blob)
+            head = self.head(ref)
+            chunks = Layout(0, head.size, head.chunk_bytes).total
+            if ref.id == blob and self._intact(self.body(blob), head) == full(chunks):
+                return True
+        self._close(self.body(blob))
+        self.body(blob).replace(self.part(blob))
+        return False
+
+    def recover(self) -> None:
+        """Look through all complete blobs after a start, since they may have met a power cut."""
+        for blob in self.complete():
+            self.is_intact(blob)
 
     def keep(self, blobs: Iterable[str]) -> None:
         """Delete every blob, and every part, that is not one of `blobs`."""
@@ -144,11 +187,10 @@ class BlobStore:
         layout = Layout(0, head.size, head.chunk_bytes)
         return sum(1 << i for i in range(layout.total) if head.digest(i) == zeros_digest(layout.span(i)[1]))
 
-    def _intact(self, ref: Ref, head: Head) -> int:
+    def _intact(self, path: Path, head: Head) -> int:
         layout = Layout(0, head.size, head.chunk_bytes)
-        part = self.part(ref.id)
         return sum(
-            1 << i for i in range(layout.total) if digest_of(self._pread(part, *layout.span(i))) == head.digest(i)
+            1 << i for i in range(layout.total) if digest_of(self._pread(path, *layout.span(i))) == head.digest(i)
         )
 
     def _copied(self, ref: Ref, head: Head, held: int, sources: Iterable[str]) -> int:
@@ -194,3 +236,24 @@ class BlobStore:
     def _close(self, path: Path) -> None:
         if (descriptor := self._open.pop(path, None)) is not None:
             os.close(descriptor)
+
+
+def read_verified(body: Path) -> bytes:
+    """Return the bytes of the complete blob whose body is the file `body`, checked against its name and its head.
+
+    Raises DataError where a file cannot be read or is damaged.
+    """
+    try:
+        packed, data = body.with_suffix(".head").read_bytes(), body.read_bytes()
+        ref = ref_of(packed)
+        head = decode_head(packed, ref)
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot read: {error.strerror}") from error
+    except PeerError as error:
+        raise DataError(f"{body}: its head is damaged: {error}") from error
+    layout = Layout(0, head.size, head.chunk_bytes)
+    spans = [layout.span(index) for index in range(layout.total)]
+    is_whole = all(digest_of(data[at : at + size]) == head.digest(i) for i, (at, size) in enumerate(spans))
+    if ref.id != body.stem or len(data) != head.size or not is_whole:
+        raise DataError(f"{body}: the file is damaged, its content does not have the digests that name it")
+    return data

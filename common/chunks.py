@@ -74,6 +74,38 @@ def digest_of(data: bytes | memoryview) -> bytes:
     return hashlib.sha256(data).digest()
 
 
+class ChunkHasher:
+    """Digests of the chunks of a body that comes in pieces of any size."""
+
+    def __init__(self, chunk_bytes: int) -> None:
+        self._chunk_bytes = chunk_bytes
+        self._digests = bytearray()
+        self._hash, self._filled = hashlib.sha256(), 0
+        self.size = 0
+
+    def update(self, data: bytes) -> None:
+        """Take the next piece."""
+        self.size += len(data)
+        view = memoryview(data)
+        while view:
+            taken = view[: self._chunk_bytes - self._filled]
+            self._hash.update(taken)
+            self._filled += len(taken)
+            view = view[len(taken) :]
+            if self._filled == self._chunk_bytes:
+                self._end_chunk()
+
+    def head(self, spec: Spec | None) -> Head:
+        """Return the head of the body that was taken."""
+        if self._filled:
+            self._end_chunk()
+        return Head(self.size, self._chunk_bytes, bytes(self._digests), spec)
+
+    def _end_chunk(self) -> None:
+        self._digests += self._hash.digest()
+        self._hash, self._filled = hashlib.sha256(), 0
+
+
 @lru_cache(maxsize=64)
 def zeros_digest(length: int) -> bytes:
     """SHA-256 of `length` zero bytes: what the update of a frozen layer consists of."""
@@ -121,6 +153,7 @@ def _parse_head(packed: bytes) -> Head:
 # ---- bitmaps: Python integers inside, bytes on the wire -------------------------------------
 
 
+@lru_cache(maxsize=64)
 def full(total: int) -> int:
     """Return the bitmap with the first `total` bits set."""
     return (1 << total) - 1

@@ -36,7 +36,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except FedpiError as error:
-            click.echo(f"{ctx.command_path}: {error}", err=True)
+            click.echo(f"{ctx.command_path}: {printable(str(error))}", err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
@@ -76,6 +76,11 @@ def console(*, stderr: bool = False) -> "Console":
     return Console(stderr=stderr, markup=False, highlight=False, emoji=False, width=None if is_terminal else 1000)
 
 
+def printable(text: str) -> str:
+    """Put a space for each control character: what a peer wrote must not steer the reader's terminal."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None) -> "Table":
     """Lay `rows` out under `columns`: ruled on a terminal, aligned by spaces elsewhere."""
     from rich import box
@@ -85,7 +90,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
     ruled = box.SIMPLE_HEAD if sys.stdout.isatty() else None
     drawn = Table(*columns, title=title, box=ruled, title_justify="left", pad_edge=False)
     for row in rows:
-        drawn.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
+        drawn.add_row(*(cell if isinstance(cell, Text) else Text(printable(str(cell))) for cell in row))
     return drawn
 
 

@@ -82,7 +82,7 @@ def load(path: Path, schema: type[T]) -> T:
         raise ConfigError(f"{path}: cannot read the configuration: {reason}") from error
     try:
         plain = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:  # ValueError: the date 2024-99-99
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}" if mark else ""
         raise ConfigError(f"{path}{place}: not valid YAML: {getattr(error, 'problem', error)}") from error

@@ -1,5 +1,6 @@
 """Durable files: a reader sees the old content or the new one, also after a power cut."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from common.errors import WorkError
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Replace `path` by `data`: temporary file, fsync, rename, fsync of the folder. Raises WorkError (disk full, ...)."""
+    """Replace `path` by `data`: temporary file, fsync, rename, fsync of the folder. Raises WorkError."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -17,7 +18,8 @@ def write_atomic(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         publish(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise WorkError(f"{path}: cannot write: {error.strerror}") from error
 
 

@@ -64,7 +64,7 @@ class Inflow:
         self._receiver = replace(self._receiver, asked=0)
 
     def finish(self) -> None:
-        """Make the complete blob durable."""
+        """Turn the complete part into a blob."""
         self._blobs.finish(self.ref)
 
     def _resume(self) -> None:

@@ -6,14 +6,17 @@ broker when one breaks: the ends say again what is not yet answered. Callbacks o
 """
 
 import random
+import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
@@ -61,11 +64,13 @@ class Down:
 
 @dataclass(frozen=True)
 class Received:
-    """A message arrived."""
+    """A message arrived; the requester's topic for an answer and its correlation data are MQTT 5's."""
 
     link: str
     topic: str
     payload: bytes
+    response_topic: str | None = None
+    correlation: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -159,15 +164,19 @@ class Link:
             connection.ended.set()
         self._thread.join(timeout_s)
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        """Publish with QoS 1 if connected; otherwise the message is lost, as on any broken wire."""
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False, correlation: bytes | None = None) -> None:
+        """Publish with QoS 1 if connected, else the message is lost; `correlation` needs a connection by MQTT 5."""
         connection = self._up()
         if connection is None:
             return
         with connection.lock:
             connection.unacknowledged += 1
+        properties = None
+        if correlation is not None and self.limits.protocol == "5":
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho leaves it untyped
+            properties.CorrelationData = correlation
         # Not under our lock: paho calls on_publish with its own lock held, which publish() takes too.
-        info = connection.client.publish(topic, payload, qos=1, retain=retain)
+        info = connection.client.publish(topic, payload, qos=1, retain=retain, properties=properties)
         connection.topics[info.mid] = topic
 
     def subscribe(self, topic: str) -> None:
@@ -210,18 +219,21 @@ class Link:
     def _keep_connected(self) -> None:
         attempt = 0
         while not self._stopping.is_set():
-            connection = _Connection(self._new_client())
+            connection, window = _Connection(self._new_client()), self._window
             self._connection = connection
+            if self._stopping.is_set():  # stop() may have looked for a connection before this one was there
+                connection.ended.set()
+                return
             self._hold(connection)
             was_up, connection.is_up = connection.is_up, False
             if self._stopping.is_set():
                 return
             self._deliver(Down(self._name, f"{self._broker.host}:{self._broker.port}: {connection.reason}"))
-            if not was_up and self._broker.protocol == "auto":
+            if not was_up and self._window == window and self._broker.protocol == "auto":
                 self._protocol = _V311 if self._protocol == _V5 else _V5
             attempt = 0 if was_up else attempt + 1
             # Full jitter, so that a fleet does not return to a restarted broker in one wave.
-            self._stopping.wait(random.uniform(0.0, min(BACKOFF_MAX_S, 0.5 * 2**attempt)))  # noqa: S311 - not a secret
+            self._stopping.wait(random.uniform(0.0, min(BACKOFF_MAX_S, 0.5 * 2 ** min(attempt, 10))))  # noqa: S311 - not a secret
 
     def _hold(self, connection: _Connection) -> None:
         """Connect and stay connected until it ends; `connection.reason` tells why it did."""
@@ -236,6 +248,7 @@ class Link:
             client.connect(self._broker.host, self._broker.port, self._broker.keepalive_s)
         except (OSError, ValueError) as error:
             connection.reason = str(error)
+            connection.ended.set()
             return
         client.loop_start()
         connection.ended.wait()
@@ -262,10 +275,14 @@ class Link:
             reconnect_on_failure=False,
         )
         client.max_inflight_messages_set(self._window)
+        client.on_socket_open = send_at_once
         if self._broker.username is not None:
             client.username_pw_set(self._broker.username, self._password)
         if (tls := self._broker.tls) is not None:
-            client.tls_set(ca_certs=tls.ca, certfile=tls.certificate, keyfile=tls.key)
+            try:
+                client.tls_set(ca_certs=tls.ca, certfile=tls.certificate, keyfile=tls.key)
+            except OSError as error:
+                raise ConfigError(f"broker.tls: cannot use these certificates: {error}") from error
         if self._will is not None:
             client.will_set(self._will.topic, self._will.payload, qos=1, retain=True)
         return client
@@ -292,7 +309,8 @@ class Link:
             topic = message.topic
         except UnicodeDecodeError:
             topic = ""  # not a topic of ours: the loop counts it like any other malformed message
-        self._deliver(Received(self._name, topic, bytes(message.payload)))
+        answer = [getattr(message.properties, name, None) for name in ("ResponseTopic", "CorrelationData")]
+        self._deliver(Received(self._name, topic, bytes(message.payload), *answer))
 
     def _on_disconnect(self, connection: _Connection, code: ReasonCode) -> None:
         if not connection.ended.is_set():
@@ -317,6 +335,11 @@ class Link:
             self._deliver(Denied(self._name, topic, f"subscription refused: {refused}"))
         else:
             self._deliver(Subscribed(self._name, topic))
+
+
+def send_at_once(_client: mqtt.Client, _userdata: Any, line: Any) -> None:
+    """Turn off Nagle's algorithm, which holds a publish back for 40 ms behind an unanswered acknowledgement."""
+    line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def read_password(broker: BrokerConfig) -> str | None:

@@ -5,6 +5,7 @@ Two roots keep people and bulk apart: below `fedpi/` travel only small JSON docu
 """
 
 import re
+from functools import lru_cache
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -13,7 +14,7 @@ from common.errors import PeerError
 VERSION = "1"
 STORY_ROOT = "fedpi"
 WIRE_ROOT = "fedpi-wire"
-NAME_PATTERN = r"^[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?$"
+NAME_PATTERN = r"^[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?\Z"
 """Federations and devices: 1 to 32 of `a-z 0-9 -`, no hyphen at either end, so that any broker routes them."""
 
 
@@ -83,9 +84,7 @@ _LEVEL = r"([a-z0-9-]{1,64})"
 _PARSERS = tuple(
     (
         row.kind,
-        re.compile(
-            "^" + re.sub(r"\\{(\w+)\\}", lambda m: _LEVEL.replace("(", f"(?P<{m[1]}>", 1), re.escape(row.pattern)) + "$"
-        ),
+        re.compile(re.sub(r"\\{(\w+)\\}", lambda m: _LEVEL.replace("(", f"(?P<{m[1]}>", 1), re.escape(row.pattern))),
     )
     for row in TABLE
 )
@@ -106,9 +105,10 @@ def topic(kind: Kind, federation: str, *, device: str = "", blob: str = "") -> s
     return _BY_KIND[kind].pattern.format(federation=federation, device=device, blob=blob[:16])
 
 
+@lru_cache(maxsize=4096)
 def parse(name: str) -> Address:
     """Take `name` apart; raises PeerError for a topic that is not in the table."""
     for kind, pattern in _PARSERS:
-        if match := pattern.match(name):
+        if match := pattern.fullmatch(name):
             return Address(kind, **match.groupdict())
     raise PeerError(f"topic {name[:200]!r} is not one of fedpi's")

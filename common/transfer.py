@@ -52,7 +52,7 @@ class Receiver:
 
     def due_at(self) -> float:
         """When to ask again if nothing arrives."""
-        wait = max(self.patience.first_s, PACE * self.gap_s) * 2.0**self.silences
+        wait = max(self.patience.first_s, PACE * self.gap_s) * 2.0 ** min(self.silences, 60)
         return self.last_at + min(wait, self.patience.most_s)
 
 
@@ -141,8 +141,8 @@ def _head_part(receiver: Receiver, chunk: Chunk, now: float) -> tuple[Receiver, 
     try:
         head = decode_head(packed, receiver.ref)
     except PeerError as error:
-        # One part is false and nobody can tell which: all of them are asked for again.
-        return replace(receiver, held=0, asked=0, parts=(b"",) * len(parts)), FalseHead(str(error))
+        # One part is false and nobody can tell which: all of them are asked for again, after the usual patience.
+        return replace(receiver, held=0, asked=full(len(parts)), parts=(b"",) * len(parts)), FalseHead(str(error))
     return receiver, HeadKnown(head, packed)
 
 

@@ -1,0 +1,91 @@
+"""Mosquitto's users: a random password each, hashed for the broker, in clear in a file of its own for its owner."""
+
+import os
+import secrets
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from broker.mosquitto import PASSWORDS
+from common import files
+from common.errors import ConfigError, WorkError
+
+SECRETS = "secrets"
+
+
+def find_program(name: str) -> str:
+    """Find a program of Mosquitto's, also where only root's PATH leads; raises ConfigError."""
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
+    found = shutil.which(name, path=path)
+    if found is None:
+        raise ConfigError(f"{name} is not installed; install Mosquitto (Debian: apt install mosquitto)")
+    return found
+
+
+def secret_file(root: Path, user: str) -> Path:
+    """Name the file that holds the password of `user`, for `broker.password_file` of its owner."""
+    return root / SECRETS / f"{user}.password"
+
+
+def ensure(root: Path, users: Iterable[str], *, renew: bool) -> list[str]:
+    """Give each of `users` a password who has none yet, or all of them if `renew`; returns those who got one.
+
+    A user who is in the password file keeps the password, wherever the clear copy has gone meanwhile.
+    Raises ConfigError without mosquitto_passwd, WorkError where a file cannot be written.
+    """
+    path = root / PASSWORDS
+    lines = _read(path)
+    fresh = [user for user in dict.fromkeys(users) if renew or user not in lines]
+    if fresh:
+        lines |= _hash({user: _password(root, user, renew=renew) for user in fresh})
+        write_private(path, "".join(f"{user}:{digest}\n" for user, digest in lines.items()))
+    return fresh
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace `path` by `text`, readable by its owner only from its first byte on. Raises WorkError."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.unlink(missing_ok=True)
+        with os.fdopen(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        files.publish(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise WorkError(f"{path}: cannot write: {error.strerror}") from error
+
+
+def _read(path: Path) -> dict[str, str]:
+    """Read the hashed password of each user in Mosquitto's file."""
+    try:
+        rows = path.read_text().splitlines() if path.exists() else []
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read: {error.strerror}") from error
+    return {user: digest for user, _, digest in (row.partition(":") for row in rows) if digest}
+
+
+def _password(root: Path, user: str, *, renew: bool) -> str:
+    """Return the user's password: the one in its file, so that an interrupted `init` goes on, or a new one."""
+    path = secret_file(root, user)
+    if path.exists() and not renew:
+        return path.read_text().strip()
+    password = secrets.token_urlsafe(24)
+    write_private(path, password + "\n")
+    return password
+
+
+def _hash(passwords: dict[str, str]) -> dict[str, str]:
+    """Hash with Mosquitto's own tool, through a private file: an argument would show in the list of processes."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / PASSWORDS
+        write_private(path, "".join(f"{user}:{password}\n" for user, password in passwords.items()))
+        done = subprocess.run(
+            [find_program("mosquitto_passwd"), "-U", path], capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise WorkError(f"mosquitto_passwd failed: {done.stderr.strip() or done.stdout.strip()}")
+        return _read(path)

@@ -1,0 +1,158 @@
+"""`fedpi-broker`: prepare a broker, run one, find out what one does."""
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from common.command import Commands, console, json_option, print_json, table, verbose_option
+
+if TYPE_CHECKING:
+    from broker.settings import ServeConfig
+    from common.config import BrokerConfig
+
+config_option = click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    help="A YAML file like config/broker.yaml; flags beat it.",
+)
+
+
+@click.group(cls=Commands)
+def main() -> None:
+    """Prepare, run and check the MQTT broker of a federation."""
+
+
+@main.command()
+@config_option
+@click.option("--out", "folder", help="Folder to write into.")
+@click.option("--host", help="Address to listen on.")
+@click.option("--port", type=int, help="Port to listen on.")
+@click.option("--federation", help="The one federation that devices may take part in.")
+@click.option("--device", "devices", multiple=True, help="A device to make a password for; repeat it.")
+@click.option("--anonymous", is_flag=True, default=None, help="No passwords; on this machine only.")
+@click.option("--force", is_flag=True, help="Replace mosquitto.conf and acl even if they were edited.")
+@click.option("--new-passwords", is_flag=True, help="New passwords for the users that exist, too.")
+def init(config_file: Path | None, force: bool, new_passwords: bool, **flags: Any) -> None:
+    """Write Mosquitto's configuration, ACL and passwords."""
+    from broker import install
+
+    config = _serve_config(config_file, **flags)
+    done = install.init(config, force=force, new_passwords=new_passwords)
+    console().print(table(("file", ""), [(item.path, item.state) for item in done]))
+    console().print(f"Run it with: fedpi-broker run --mosquitto --out {config.folder}")
+
+
+@main.command()
+@config_option
+@click.option("--host", help="Address to listen on.")
+@click.option("--port", type=int, help="Port to listen on.")
+@click.option("--out", "folder", help="Folder for the broker's state, or the one that `init` wrote.")
+@click.option("--mosquitto", "kind", flag_value="mosquitto", help="Run Mosquitto as `init` prepared it.")
+@verbose_option
+def run(config_file: Path | None, **flags: Any) -> None:
+    """Run a broker in the foreground until Ctrl+C or SIGTERM."""
+    config = _serve_config(config_file, **flags)
+    if config.kind == "mosquitto":
+        _run_mosquitto(config)
+    else:
+        _run_embedded(config)
+
+
+def _run_embedded(config: "ServeConfig") -> None:
+    from broker import embedded
+
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    broker = embedded.start(config)
+    out = console()
+    out.print(f"broker ready on {config.host}: MQTT 5 on port {config.port}, 3.1.1 on {config.second_port}")
+    out.print("no passwords, no access control: for demos and tests on this machine only", style="yellow")
+    embedded.watch(broker, stopping)
+    out.print("broker stopped")
+
+
+def _run_mosquitto(config: "ServeConfig") -> None:
+    """Become Mosquitto: its signals, logs and exit code are this command's."""
+    from broker.accounts import find_program
+    from broker.mosquitto import CONF, listeners
+    from broker.ports import require_free
+    from common.errors import ConfigError
+
+    path = config.root / CONF
+    if not path.is_file():
+        raise ConfigError(f"{path} is missing; write it with: fedpi-broker init --out {config.folder}")
+    program = find_program("mosquitto")
+    for host, port in listeners(path.read_text()):
+        require_free(host, port)
+    click.echo(f"running {program} -c {path}")
+    sys.stdout.flush()
+    os.execv(program, [program, "-c", str(path)])  # noqa: S606 - no shell wanted
+
+
+@main.command()
+@click.argument("address", metavar="[HOST:PORT]", required=False)
+@config_option
+@click.option("--username", help="User to log in as: the coordinator's, who may hold every topic.")
+@click.option("--password-file", help="File that holds the password.")
+@click.option("--protocol", type=click.Choice(["auto", "5", "3.1.1"]), help="Check with this MQTT version only.")
+@json_option
+def check(address: str | None, config_file: Path | None, as_json: bool, **flags: Any) -> None:
+    """Find out what a live broker really does, and whether fedpi will run on it.
+
+    With --config, any fedpi configuration with a `broker` section names the broker and the login.
+    Exit code 0: fedpi runs on it; 1: it does not; 69: no broker there.
+    """
+    from broker import probe, report
+    from broker.verdict import judge
+
+    broker = _broker_config(address, config_file, **flags)
+    with console(stderr=True).status("checking") as status:
+        findings = probe.check(broker, lambda question: status.update(f"checking: {question}"))
+    verdict = judge(findings)
+    if as_json:
+        print_json(report.document(findings, verdict))
+    else:
+        report.show(findings, verdict, console())
+    sys.exit(0 if verdict.runs else 1)
+
+
+def _given(flags: dict[str, Any]) -> dict[str, Any]:
+    """Keep the flags that stand on the command line."""
+    return {key: value for key, value in flags.items() if value not in (None, ())}
+
+
+def _serve_config(config_file: Path | None, **flags: Any) -> "ServeConfig":
+    """Read the file, if any, and let the flags beat it."""
+    import msgspec
+
+    from broker.settings import ServeConfig
+    from common.config import convert, load
+
+    config = load(config_file, ServeConfig) if config_file else ServeConfig()
+    return convert(msgspec.to_builtins(config) | _given(flags), ServeConfig, "command line")
+
+
+def _broker_config(address: str | None, config_file: Path | None, **flags: Any) -> "BrokerConfig":
+    """Read the `broker` section of the file, if any, and let address and flags beat it."""
+    import msgspec
+
+    from broker.settings import BrokerSection
+    from common.config import BrokerConfig, convert, load
+    from common.errors import ConfigError
+
+    section = load(config_file, BrokerSection) if config_file else BrokerSection()
+    if address is None and config_file is None:
+        raise ConfigError("name the broker to check: HOST:PORT, or a configuration with --config")
+    if address is not None:
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdigit():
+            raise ConfigError(f"{address!r} is not of the form HOST:PORT")
+        flags |= {"host": host.strip("[]"), "port": int(port)}
+    return convert(msgspec.to_builtins(section.broker) | _given(flags), BrokerConfig, "command line")

@@ -1,0 +1,136 @@
+"""`fedpi-broker init` on a real disk, with the real mosquitto_passwd."""
+
+import stat
+from pathlib import Path
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+from broker import install
+from broker.cli import main
+from broker.settings import ServeConfig
+from common.errors import ConfigError
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> ServeConfig:
+    return ServeConfig(folder=str(tmp_path / "broker"), devices=("rpi1", "rpi2"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def hashes(config: ServeConfig) -> dict[str, str]:
+    lines = (config.root / "passwords").read_text().splitlines()
+    return dict(line.split(":", 1) for line in lines)
+
+
+def test_second_run_changes_nothing(config: ServeConfig) -> None:
+    install.init(config)
+    before = contents(config.root)
+    states = {item.state for item in install.init(config)}
+    assert contents(config.root) == before
+    assert states == {"kept"}
+
+
+def test_passwords_differ_are_private_and_never_stand_in_clear_beside_each_other(config: ServeConfig) -> None:
+    install.init(config)
+    files = sorted((config.root / "secrets").iterdir())
+    assert [path.name for path in files] == [f"{u}.password" for u in ("coordinator", "monitor", "rpi1", "rpi2")]
+    passwords = {path.read_text().strip() for path in files}
+    assert len(passwords) == 4
+    for path in (*files, config.root / "passwords"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert all(digest.startswith("$7$") for digest in hashes(config).values())
+    assert not any(password in (config.root / "passwords").read_text() for password in passwords)
+
+
+def test_command_prints_no_password(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["init", "--out", str(tmp_path), "--device", "rpi1"])
+    assert result.exit_code == 0, result.output
+    assert "rpi1.password" in result.output
+    assert (tmp_path / "secrets" / "rpi1.password").read_text().strip() not in result.output
+
+
+def test_later_device_joins_and_the_others_keep_their_passwords(config: ServeConfig) -> None:
+    install.init(config)
+    before = hashes(config)
+    install.init(msgspec.structs.replace(config, devices=("rpi3",)))
+    after = hashes(config)
+    assert set(after) == {*before, "rpi3"}
+    assert {user: after[user] for user in before} == before
+
+
+def test_password_that_moved_to_its_device_stays_valid(config: ServeConfig) -> None:
+    install.init(config)
+    (config.root / "secrets" / "rpi1.password").unlink()
+    before = hashes(config)
+    install.init(config)
+    assert hashes(config) == before
+    assert not (config.root / "secrets" / "rpi1.password").exists()
+
+
+def test_interrupted_run_goes_on_with_the_password_that_it_wrote(config: ServeConfig) -> None:
+    install.init(config)
+    secret = (config.root / "secrets" / "rpi1.password").read_text()
+    (config.root / "passwords").unlink()
+    install.init(config)
+    assert (config.root / "secrets" / "rpi1.password").read_text() == secret
+    assert "rpi1" in hashes(config)
+
+
+def test_new_passwords_replace_those_of_the_users_named(config: ServeConfig) -> None:
+    install.init(config)
+    before, secret = hashes(config), (config.root / "secrets" / "rpi1.password").read_text()
+    install.init(msgspec.structs.replace(config, devices=("rpi1",)), new_passwords=True)
+    after = hashes(config)
+    assert {user for user in before if after[user] != before[user]} == {"coordinator", "monitor", "rpi1"}
+    assert (config.root / "secrets" / "rpi1.password").read_text() != secret
+
+
+def test_edited_file_is_kept_until_force(config: ServeConfig) -> None:
+    install.init(config)
+    conf = config.root / "mosquitto.conf"
+    rendered = conf.read_text()
+    conf.write_text(rendered + "max_connections 10\n")
+    before = contents(config.root)
+    with pytest.raises(ConfigError, match=r"mosquitto\.conf differs .* --force"):
+        install.init(msgspec.structs.replace(config, devices=("rpi3",)))
+    assert contents(config.root) == before
+    install.init(config, force=True)
+    assert conf.read_text() == rendered
+    assert contents(config.root)["passwords"] == before["passwords"]
+
+
+@pytest.mark.parametrize("name", ["coordinator", "monitor"])
+def test_device_cannot_take_the_name_of_another_role(config: ServeConfig, name: str) -> None:
+    with pytest.raises(ConfigError, match=name):
+        install.init(msgspec.structs.replace(config, devices=(name,)))
+    assert not config.root.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--device", "Rpi_1"], "devices"),
+        (["--port", "70000"], "port"),
+        (["--federation", "a/b"], "federation"),
+        (["--anonymous", "--host", "0.0.0.0"], "anonymous"),  # noqa: S104 - refused
+    ],
+)
+def test_wrong_flag_is_one_sentence_and_exit_78(tmp_path: Path, arguments: list[str], words: str) -> None:
+    result = CliRunner().invoke(main, ["init", "--out", str(tmp_path / "new"), *arguments])
+    assert result.exit_code == 78
+    assert words in result.output
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "new").exists()
+
+
+def test_flag_beats_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "broker.yaml"
+    file.write_text(f"port: 2000\nhost: 127.0.0.2\nanonymous: true\nfolder: {tmp_path / 'made'}\n")
+    result = CliRunner().invoke(main, ["init", "--config", str(file), "--port", "3000"])
+    assert result.exit_code == 0, result.output
+    assert "listener 3000 127.0.0.2" in (tmp_path / "made" / "mosquitto.conf").read_text()
