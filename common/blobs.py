@@ -22,7 +22,7 @@ from common.chunks import (
     zeros_digest,
 )
 from common.errors import DataError, PeerError, WorkError
-from common.files import publish
+from common.files import sync
 from common.messages import Ref
 from common.weights import Spec
 
@@ -70,17 +70,19 @@ class BlobStore:
         except OSError as error:
             raise DataError(f"{self.head_path(blob)}: cannot read: {error.strerror}") from error
 
-    def add(self, source: Path, spec: Spec | None, chunk_bytes: int) -> Ref:
-        """Take the file `source` in, durably, moving it: it must lie on the same file system."""
+    def add(self, source: Path, spec: Spec | None, chunk_bytes: int, *, is_durable: bool = True) -> Ref:
+        """Take the file `source` in, moving it: it must lie on the same file system."""
         hasher = ChunkHasher(chunk_bytes)
         try:
             with source.open("rb") as file:
                 while data := file.read(chunk_bytes):
                     hasher.update(data)
-                os.fsync(file.fileno())
-            return self._publish(source, hasher.head(spec))
+            ref = self._publish(source, hasher.head(spec))
         except OSError as error:
             raise WorkError(f"{source}: cannot store it as a blob: {error.strerror}") from error
+        if is_durable:
+            self.sync(ref.id)
+        return ref
 
     def add_blocks(self, blocks: Iterable[bytes], spec: Spec | None, chunk_bytes: int) -> Ref:
         """Write a new blob from its bytes, durably; each block is hashed while it is at hand."""
@@ -91,20 +93,25 @@ class BlobStore:
                 for block in blocks:
                     hasher.update(block)
                     file.write(block)
-                file.flush()
-                os.fsync(file.fileno())
-            return self._publish(draft, hasher.head(spec))
+            ref = self._publish(draft, hasher.head(spec))
+            self.sync(ref.id)
+            return ref
         except OSError as error:
             raise WorkError(f"{draft}: cannot store the blob: {error.strerror}") from error
 
     def _publish(self, source: Path, head: Head) -> Ref:
         packed, ref = encode_head(head)
-        with self.head_path(ref.id).open("wb") as file:
-            file.write(packed)
-            file.flush()
-            os.fsync(file.fileno())
-        publish(source, self.body(ref.id))
+        self.head_path(ref.id).write_bytes(packed)
+        source.replace(self.body(ref.id))
         return ref
+
+    def sync(self, blob: str) -> None:
+        """Make a complete blob durable; any thread may call it."""
+        try:
+            for path in (self.body(blob), self.head_path(blob), self._root):
+                sync(path)
+        except OSError as error:
+            raise WorkError(f"{self.body(blob)}: cannot make it durable: {error.strerror}") from error
 
     def read(self, ref: Ref, layout: Layout, index: int) -> bytes:
         """Return chunk `index` of the stream of a complete blob."""

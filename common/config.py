@@ -85,7 +85,8 @@ def load(path: Path, schema: type[T]) -> T:
     except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:  # ValueError: the date 2024-99-99
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{place}: not valid YAML: {getattr(error, 'problem', error)}") from error
+        problem = " ".join(str(getattr(error, "problem", error)).split())
+        raise ConfigError(f"{path}{place}: not valid YAML: {problem}") from error
     if plain is None:
         plain = {}
     return convert(plain, schema, str(path))
@@ -101,6 +102,8 @@ def convert(plain: Any, schema: type[T], source: str) -> T:
 
 def _explain(message: str, schema: Any) -> str:
     """Turn msgspec's message into a sentence with the dotted key and, for an unknown key, the nearest known one."""
+    if match := re.match(r".* - at `key` in `\$(.*)`", message):
+        return f"a key below {match[1].lstrip('.') or '(top level)'!r} is not text; put it in quotes"
     text, _, where = message.partition(" - at `$")
     key = where.rstrip("`").lstrip(".").replace("[...]", "")
     if match := re.match(r"Object contains unknown field `(.*)`", text):

@@ -26,8 +26,13 @@ def write_atomic(path: Path, data: bytes) -> None:
 def publish(temporary: Path, path: Path) -> None:
     """Give an fsynced file its final name, durably. Raises OSError."""
     temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Make a file's content, or a folder's names, durable. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)

@@ -8,11 +8,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from common.chunks import Head
+from common.chunks import MAX_CHUNKS, Head, Layout
 from common.messages import Offer, Ref
 from common.weights import Spec, Tensor, difference, segments
 
-BLOCK_BYTES = 2**20
+BLOCK_BYTES = 2**16
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -23,12 +23,15 @@ class Limits(msgspec.Struct, frozen=True):
 
 def refuse_offer(offer: Offer, base: Ref, limits: Limits) -> str | None:
     """Check what the device claims: base model, size, number of examples."""
+    layout = Layout(offer.update.head_bytes, offer.update.size, offer.update.chunk_bytes)
     if offer.base != base.id:
         return f"the update starts from model {offer.base[:8]}, the round from {base.id[:8]}"
     if offer.update.size != base.size:
         return f"the update has {offer.update.size} bytes where the global model has {base.size}"
     if offer.update.chunk_bytes > base.chunk_bytes:
         return f"the update's chunks have {offer.update.chunk_bytes} bytes; at most {base.chunk_bytes} fit this broker"
+    if (chunks := layout.total) > MAX_CHUNKS:
+        return f"the update travels in {chunks} chunks; the protocol's limit is {MAX_CHUNKS}"
     if offer.num_examples > limits.max_examples:
         return f"{offer.num_examples} examples are more than the {limits.max_examples} that one device may claim"
     return None
@@ -48,7 +51,8 @@ def refuse_body(path: Path, spec: Spec) -> str | None:
             file.seek(segment.offset)
             values = np.frombuffer(file.read(segment.nbytes), segment.dtype)
             if values.dtype.kind == "f" and not np.isfinite(values).all():
-                return f"tensor {_tensor_at(spec, segment.offset + _first_bad(values))!r} holds a number that is not finite"
+                name = _tensor_at(spec, segment.offset + _first_bad(values))
+                return f"tensor {name!r} holds a number that is not finite"
     return None
 
 

@@ -1,13 +1,18 @@
 """`fedpi-coordinator`: serve a federation, start rounds, look at what became of them."""
 
-import fcntl
 import signal
 import threading
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from common.command import Commands, verbose_option
+from common.command import Commands, console, json_option, print_json, printable, verbose_option
+
+if TYPE_CHECKING:
+    from coordinator.config import CoordinatorConfig
+    from coordinator.store import Store
 
 config_option = click.option(
     "--config", "config_path", type=click.Path(path_type=Path), required=True, help="The coordinator's YAML file."
@@ -26,9 +31,9 @@ def main() -> None:
 def serve(config_path: Path) -> None:
     """Serve the federation until stopped. Rounds begin when `start` asks for them."""
     from common.blobs import BlobStore
-    from common.errors import ConfigError
     from coordinator.config import read_config
     from coordinator.initial import make_initial
+    from coordinator.lock import serving
     from coordinator.service import Service
     from coordinator.store import Store
 
@@ -36,15 +41,8 @@ def serve(config_path: Path) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    config.folder.mkdir(parents=True, exist_ok=True)
-    with (config.folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ConfigError(
-                f"another coordinator runs on {config.folder}; stop it, or name another 'state'"
-            ) from error
-        store, blobs = Store(config.journal, create=True), BlobStore(config.folder / "models")
+    with serving(config.folder):
+        store, blobs = Store(config.journal, create=True), BlobStore(config.global_models)
         if store.global_model() is None:
             store.set_global_model(make_initial(config_path, config, blobs))
         Service(config, store, blobs).serve(stop)
@@ -53,11 +51,197 @@ def serve(config_path: Path) -> None:
 @main.command()
 @config_option
 @click.option("--rounds", type=click.IntRange(1, 100_000), default=1, show_default=True)
-def start(config_path: Path, rounds: int) -> None:
-    """Ask for rounds."""
+@click.option("--detach", is_flag=True, help="Return at once; `rounds` tells what became of them.")
+@json_option
+def start(config_path: Path, rounds: int, detach: bool, as_json: bool) -> None:
+    """Ask the running coordinator for rounds, and show their progress.
+
+    Exit code 0: every round is committed; 70: one or more are void, or the run was stopped.
+    """
+    from coordinator import following
+    from coordinator.views import rounds_table
+
+    config, store = _open(config_path)
+    number = store.ask_for(rounds)
+    messages = console(stderr=True)
+    if detach:
+        _report_detached(config, number, as_json)
+        return
+    try:
+        end = following.show(following.follow(store, config.folder, number), messages)
+    except KeyboardInterrupt:
+        messages.print(f"Run {number} goes on; stop it with: fedpi-coordinator stop --config {config_path}")
+        raise
+    if as_json:
+        print_json({"run": end.run, "rounds": end.closed})
+    else:
+        console().print(rounds_table(end.closed))
+    following.judge(end, store.ledger())
+
+
+def _report_detached(config: "CoordinatorConfig", number: int, as_json: bool) -> None:
+    from coordinator.lock import is_served
+
+    if as_json:
+        print_json({"run": number, "is_served": is_served(config.folder)})
+    elif is_served(config.folder):
+        click.echo(f"Run {number} is queued.")
+    else:
+        click.echo(f"Run {number} is queued and begins when a coordinator is served; none is running.")
+
+
+@main.command()
+@config_option
+@click.option("--now", is_flag=True, help="Abandon the open round instead of finishing it.")
+@json_option
+def stop(config_path: Path, now: bool, as_json: bool) -> None:
+    """End every run that was asked for, after the open round or at once."""
+    from coordinator.lock import is_served
+    from coordinator.wording import count
+
+    config, store = _open(config_path)
+    runs, is_open, served = store.stop_runs(now=now), store.open_round(), is_served(config.folder)
+    if as_json:
+        print_json({"runs": runs, "round": is_open[0].number if is_open else None, "is_served": served})
+        return
+    sentence = f"Stopping {count(runs, 'run')}." if runs else "There is no run to stop."
+    if runs and is_open:
+        sentence += f" Round {is_open[0].number} is {'abandoned' if now else 'finished first'}"
+        sentence += "." if served else ", once a coordinator is served."
+    click.echo(sentence)
+
+
+@main.command()
+@config_option
+@json_option
+def status(config_path: Path, as_json: bool) -> None:
+    """Show where the federation stands."""
+    from coordinator import views
+    from coordinator.lock import is_served
+
+    config, store = _open(config_path)
+    view = views.status(store, config.federation, is_served=is_served(config.folder))
+    if as_json:
+        print_json(view)
+    else:
+        views.show_status(view, console())
+
+
+@main.command()
+@config_option
+@json_option
+def devices(config_path: Path, as_json: bool) -> None:
+    """List every device that the coordinator ever heard of."""
+    from coordinator import views
+    from coordinator.lock import is_served
+
+    config, store = _open(config_path)
+    found = views.devices(store)
+    if as_json:
+        print_json(found)
+        return
+    console().print(views.devices_table(found))
+    if not is_served(config.folder):
+        console(stderr=True).print("No coordinator is running: this is what was last heard.", style="yellow")
+
+
+@main.command()
+@config_option
+@click.option("--round", "number", type=click.IntRange(1), help="What became of every device in this round.")
+@json_option
+def rounds(config_path: Path, number: int | None, as_json: bool) -> None:
+    """Show the ledger: every round, or one round device by device."""
+    from coordinator import views
+
+    _, store = _open(config_path)
+    if as_json:
+        print_json(store.rounds() if number is None else views.one_round(store, number))
+    elif number is None:
+        console().print(views.rounds_table(store.rounds()))
+    else:
+        views.show_round(views.one_round(store, number), console())
+
+
+@main.command()
+@config_option
+@click.option("--seconds", type=click.FloatRange(0, min_open=True), help="End by itself after so many seconds.")
+@click.option("--json", "as_json", is_flag=True, help="Print every message as one line of JSON.")
+def watch(config_path: Path, seconds: float | None, as_json: bool) -> None:
+    """Watch the federation live, over MQTT."""
+    import msgspec
+
+    from coordinator.config import read_config
+    from coordinator.spectator import spectate
+
+    glimpses = spectate(read_config(config_path), seconds)
+    out = console()
+    if out.is_terminal and not as_json:
+        from coordinator.screen import show
+
+        show(glimpses, out)
+        return
+    for glimpse in glimpses:
+        if as_json and glimpse.document is not None:
+            click.echo(msgspec.json.encode({"topic": glimpse.topic, "document": glimpse.document}))
+        elif glimpse.sentence:
+            is_aside = as_json  # what is not a message would break the stream
+            click.echo(f"{time.strftime('%H:%M:%S')} {printable(glimpse.sentence)}", err=is_aside)
+
+
+@main.command()
+@config_option
+@click.option("--out", "folder", type=click.Path(path_type=Path), help="Folder to write into [default: STATE/export]")
+@click.option("--release", "is_release", is_flag=True, help="Make it the model that every device serves.")
+@json_option
+def export(config_path: Path, folder: Path | None, is_release: bool, as_json: bool) -> None:
+    """Write the global model as model.tflite and model.keras."""
+    from common.blobs import BlobStore
+    from common.learning.seam import build
+    from coordinator import exporting
+
+    config, store = _open(config_path)
+    with console(stderr=True).status("building the model") as progress:
+        learner = build(config.model, config.models)
+        model = exporting.read_global(store, BlobStore(config.global_models), learner)
+        exported = exporting.export(learner, model, config.data, folder or config.folder / "export", progress.update)
+    if is_release:
+        exported = exporting.publish(exported, model, config, store)
+    if as_json:
+        print_json(exported)
+    else:
+        exporting.show(exported, console())
+
+
+@main.command()
+@click.argument("images", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the label CSVs.")
+@click.option("--sites", default="2", show_default=True, help="How many sites, or their names: lab,ward.")
+@click.option("--shares", help="The coordinator's share, then each site's [default: 60 % and the rest evenly]")
+@click.option("--unseen", default=0.4, show_default=True, help="Part of each site's images that is held back.")
+@click.option("--labels", default="no,yes", show_default=True, help="The folders, the negative label first.")
+@click.option("--seed", default=0, show_default=True, help="The same seed gives the same split.")
+@json_option
+def split(images: Path, out: Path, as_json: bool, **flags: Any) -> None:
+    """Make a federation out of one folder of images: a CSV for the coordinator and for every site.
+
+    Near copies of an image stay in one part; IMAGES holds one folder a label.
+    """
+    from coordinator import splitting
+    from coordinator.dataset.split import split as write_split
+
+    options = splitting.read_options(**flags)
+    with console(stderr=True).status(f"looking for near copies in {images}"):
+        report = write_split(images, out, options)
+    if as_json:
+        print_json(report)
+    else:
+        splitting.show(report, options, console())
+
+
+def _open(config_path: Path) -> "tuple[CoordinatorConfig, Store]":
+    """Open the journal of a coordinator that was served before."""
     from coordinator.config import read_config
     from coordinator.store import Store
 
     config = read_config(config_path)
-    store = Store(config.journal)
-    click.echo(store.ask_for(rounds))
+    return config, Store(config.journal)

@@ -33,13 +33,14 @@ class _Upload:
 
 
 class Collector:
-    """Receives the updates of one round into `folder`. Methods raise WorkError when the disk fails."""
+    """Receives the updates of a round into a folder of its own below `folder`. Methods raise WorkError when the disk fails."""
 
     def __init__(self, folder: Path, transfer: TransferConfig) -> None:
         self._folder = folder
         self._transfer = transfer
         self._patience = Patience(transfer.repair_s, transfer.repair_max_s)
         self._uploads: dict[str, _Upload] = {}
+        self._round = 0
 
     @property
     def is_active(self) -> bool:
@@ -62,9 +63,10 @@ class Collector:
                 return self._judge(offer, blobs, blobs.head(offer.update), spec)
             except (PeerError, DataError):
                 blobs.keep(())  # damaged on disk: it travels again
-        inflow = Inflow(offer.update, blobs, self._patience, now=now)
-        self._uploads[offer.device] = _Upload(offer, inflow, blobs)
-        return None
+        blobs.keep([offer.update.id])  # what the device offered before takes no disk
+        upload = _Upload(offer, Inflow(offer.update, blobs, self._patience, now=now), blobs)
+        self._uploads[offer.device] = upload
+        return self._complete(upload, spec)  # an earlier process may have received all of it
 
     def take(self, device: str, chunk: Chunk, spec: Spec, now: float) -> Advanced | Delivered | Rejected | None:
         """Take one chunk; raises PeerError for a false one."""
@@ -76,15 +78,16 @@ class Collector:
             upload.is_judged = True
             if (reason := refuse_head(upload.inflow.head, spec)) is not None:
                 return self._reject(device, upload.offer, reason)
-        if upload.inflow.is_complete and upload.inflow.head is not None:
-            upload.inflow.finish()
-            verdict = self._judge(upload.offer, upload.blobs, upload.inflow.head, spec)
-            self._drop(device)
+        if (verdict := self._complete(upload, spec)) is not None:
             return verdict
         if now - upload.told_at < ADVANCED_EVERY_S:
             return None
         upload.told_at = now
         return Advanced(device=device)
+
+    def has_intact(self, device: str, update: str) -> bool:
+        """Whether the update of a device is still here, whole, after a restart."""
+        return self._store(device).is_intact(update)
 
     def wishes(self, now: float, only: str | None = None) -> list[Want]:
         """What to ask for now, of every device that has a place or of one. The windows share one credit."""
@@ -99,11 +102,24 @@ class Collector:
                 wants.append(Want(device=device, blob=inflow.ref.id, chunks=bits))
         return wants
 
-    def clear(self) -> None:
-        """Forget all updates and delete their files: the round is over."""
+    def turn_to(self, round_: int) -> None:
+        """Collect for round `round_` from now on; what was on its way for another one is forgotten."""
         for device in list(self._uploads):
             self._drop(device)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._round = round_
+
+    def tidy(self) -> None:
+        """Delete the updates of all other rounds. Touches nothing but files: any thread may call it."""
+        for folder in self._folder.glob("*"):
+            if folder.name != str(self._round):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _complete(self, upload: _Upload, spec: Spec) -> Delivered | Rejected | None:
+        if not upload.inflow.is_complete or upload.inflow.head is None:
+            return None
+        upload.inflow.finish()
+        self._drop(upload.offer.device)
+        return self._judge(upload.offer, upload.blobs, upload.inflow.head, spec)
 
     def _judge(self, offer: Offer, blobs: BlobStore, head: Head, spec: Spec) -> Delivered | Rejected:
         reason = refuse_head(head, spec) or refuse_body(blobs.body(offer.update.id), spec)
@@ -121,4 +137,4 @@ class Collector:
             upload.blobs.close()
 
     def _store(self, device: str) -> BlobStore:
-        return BlobStore(self._folder / device)
+        return BlobStore(self._folder / str(self._round) / device)

@@ -71,6 +71,16 @@ class CoordinatorConfig(Config, frozen=True):
         return self.folder / "journal.sqlite"
 
     @property
+    def global_models(self) -> Path:
+        """Folder of the global models' blobs."""
+        return self.folder / "models"
+
+    @property
+    def releases(self) -> Path:
+        """Folder of the releases' blobs: one of its own, because the service tidies the other one up."""
+        return self.folder / "releases"
+
+    @property
     def rules(self) -> Rules:
         """What the round's state machine needs of `round`."""
         r = self.round

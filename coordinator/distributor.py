@@ -15,21 +15,23 @@ from coordinator.multicast import Distribution, gather, release, take
 class Distributor:
     """The blobs that devices may ask for, and what of them is on its way."""
 
-    def __init__(self, federation: str, transfer: TransferConfig, blobs: BlobStore, bulk: Link) -> None:
+    def __init__(self, federation: str, transfer: TransferConfig, bulk: Link) -> None:
         self._federation = federation
         self._merge_s = transfer.merge_s
-        self._blobs = blobs
         self._bulk = bulk
         self._distributions: dict[str, Distribution] = {}
+        self._stores: dict[str, BlobStore] = {}
 
-    def offer(self, refs: Iterable[Ref]) -> bool:
-        """Hold exactly `refs` ready; returns whether that is a change."""
-        wanted = {ref.id: ref for ref in refs}
+    def offer(self, stock: Iterable[tuple[Ref, BlobStore]]) -> bool:
+        """Hold exactly these ready, each from its store; returns whether that is a change."""
+        wanted = {ref.id: (ref, blobs) for ref, blobs in stock}
         if wanted.keys() == self._distributions.keys():
             return False
+        kept = self._distributions
         self._distributions = {
-            blob: self._distributions.get(blob) or Distribution(ref, layout_of(ref)) for blob, ref in wanted.items()
+            blob: kept.get(blob) or Distribution(ref, layout_of(ref)) for blob, (ref, _) in wanted.items()
         }
+        self._stores = {blob: blobs for blob, (_, blobs) in wanted.items()}
         return True
 
     def gather(self, want: Want, now: float) -> None:
@@ -53,7 +55,7 @@ class Distributor:
             self._distributions[blob], chosen = take(distribution, self._bulk.room())
             name = topic(Kind.BLOB, self._federation, blob=blob)
             for index in indexes(chosen):
-                data = self._blobs.read(distribution.ref, distribution.layout, index)
+                data = self._stores[blob].read(distribution.ref, distribution.layout, index)
                 payload = encode(Chunk(blob=blob, index=index, data=data))
                 self._bulk.publish(name, payload)
                 published += len(payload) + len(name)

@@ -45,6 +45,7 @@ class Reception:
         self._federation = federation
         self._store = store
         self._nonces: dict[str, str] = {}
+        self._seen: dict[str, DeviceRow] = {}
         self._log_at = 0.0
         self.refused = 0
 
@@ -82,8 +83,9 @@ class Reception:
                 self._nonces[device] = nonce
                 return Arrival()
             case Bye(nonce=nonce):
-                if self._nonces.get(device) == nonce:
-                    del self._nonces[device]
+                if self._nonces.get(device) not in (None, nonce):
+                    return Arrival()  # the late goodbye of an old connection
+                self._nonces.pop(device, None)
                 return Arrival(event=events.Left(device=device))
             case Want():
                 return Arrival(want=message)
@@ -116,4 +118,10 @@ class Reception:
         else:
             self._nonces[device] = status.nonce
         row = DeviceRow(device=device, state=status.state, doing=status.doing, release=status.release, seen=time.time())
-        self._store.see_device(row)
+        self._seen[device] = row
+
+    def flush(self) -> None:
+        """Write down what the devices said of themselves since the last time."""
+        if self._seen:
+            self._store.see_devices(list(self._seen.values()))
+            self._seen.clear()

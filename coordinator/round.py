@@ -123,11 +123,19 @@ def begin(round_: Round, now: float) -> Step:
     return msgspec.structs.replace(round_, phase_since=now), (Announce(),)
 
 
-def resume(round_: Round, now: float) -> Step:
-    """Continue after a restart: waiting begins anew, since no clock survives one; what was decided stays."""
-    again = (Announce(), Aggregate()) if round_.phase is Phase.AGGREGATING else (Announce(),)
-    members = tuple(msgspec.structs.replace(m, advanced_at=now) for m in round_.members)
-    return msgspec.structs.replace(round_, phase_since=now, members=members), again
+def resume(round_: Round, now: float, lost: frozenset[str] = frozenset()) -> Step:
+    """Continue after a restart: waiting begins anew, since no clock survives one; what was decided stays.
+
+    `lost` names the members whose updates a power cut took from the disk: they still hold them, and the
+    round waits for them again.
+    """
+    members = tuple(
+        msgspec.structs.replace(m, advanced_at=now, standing=Standing.INVITED if m.device in lost else m.standing)
+        for m in round_.members
+    )
+    phase = Phase.REPORTING if lost and round_.phase is Phase.AGGREGATING else round_.phase
+    resumed = msgspec.structs.replace(round_, phase=phase, phase_since=now, members=members)
+    return resumed, (Announce(), Aggregate()) if phase is Phase.AGGREGATING else (Announce(),)
 
 
 def step(round_: Round, event: Event, now: float) -> Step:  # noqa: C901, PLR0911 - one line an event, the table itself
@@ -184,7 +192,7 @@ def _checked_in(round_: Round, device: str, now: float) -> Step:
         joined = Member(device=device, standing=Standing.JOINED)
         members = tuple(sorted((*round_.members, joined), key=lambda m: m.device))
         round_ = msgspec.structs.replace(round_, members=members)
-        return _invite(round_, now) if len(members) >= round_.rules.goal else (round_, (Announce(),))
+        return _invite(round_, now) if len(members) >= round_.rules.goal else (round_, ())
     if round_.phase is not Phase.REPORTING or member is None:
         return round_, ()
     if member.standing is Standing.REPORTED and member.update is not None:
@@ -196,19 +204,12 @@ def _checked_in(round_: Round, device: str, now: float) -> Step:
 
 def _offered(round_: Round, offer: Offer, now: float) -> Step:
     member = round_.member(offer.device)
-    if offer.round != round_.number or member is None:
-        reason = f"round {offer.round} is not open for you; the current round is {round_.number}"
-        return round_, (_refusal(round_, offer.device, reason, offer.round),)
-    if member.standing is Standing.REPORTED and member.update is not None:
-        if member.update.id == offer.update.id:
-            return round_, (Tell(message=Receipt(device=offer.device, round=offer.round, update=offer.update.id)),)
-        return round_, (_refusal(round_, offer.device, "another update of yours counts in this round already"),)
-    if round_.phase is not Phase.REPORTING:
-        return round_, (_refusal(round_, offer.device, f"round {offer.round} is closed; this update came too late"),)
-    if member.standing is Standing.REFUSED:
-        return round_, (_refusal(round_, offer.device, member.reason),)
+    if (answer := _answer(round_, member, offer)) is not None:
+        return round_, (answer,)
     if (refused := refuse_offer(offer, round_.base, round_.limits)) is not None:
         return _refuse(round_, offer.device, refused, now)
+    if member is not None and member.standing is Standing.DELIVERING and member.update == offer.update:
+        return round_, (Collect(offer=offer),)  # saying it again is no progress
     round_ = _with(
         round_,
         offer.device,
@@ -221,13 +222,30 @@ def _offered(round_: Round, offer: Offer, now: float) -> Step:
     return round_, (Collect(offer=offer),)
 
 
+def _answer(round_: Round, member: Member | None, offer: Offer) -> Tell | None:
+    """Answer an offer that there is nothing to receive of; None for one that may count."""
+    if offer.round != round_.number or member is None:
+        reason = f"round {offer.round} is not open for you; the current round is {round_.number}"
+    elif member.standing is Standing.REPORTED and member.update is not None:
+        if member.update.id == offer.update.id:
+            return Tell(message=Receipt(device=offer.device, round=offer.round, update=offer.update.id))
+        reason = "another update of yours counts in this round already"
+    elif round_.phase is not Phase.REPORTING:
+        reason = f"round {offer.round} is closed; this update came too late"
+    elif member.standing is Standing.REFUSED:
+        reason = member.reason
+    else:
+        return None
+    return _refusal(round_, offer.device, reason, offer.round)
+
+
 def _delivered(round_: Round, device: str, update: str, now: float) -> Step:
     member = round_.member(device)
     if round_.phase is not Phase.REPORTING or not _is_delivering(member, update):
         return round_, ()
     receipt = Tell(message=Receipt(device=device, round=round_.number, update=update))
     round_, more = _settle(_with(round_, device, standing=Standing.REPORTED), now)
-    return round_, (receipt, *(more or (Announce(),)))
+    return round_, (receipt, *more)
 
 
 def _rejected(round_: Round, device: str, update: str, reason: str, now: float) -> Step:
@@ -257,7 +275,8 @@ def _ticked(round_: Round, now: float) -> Step:
         return _decide(round_, now)
     if len(round_.members) >= round_.rules.minimum:
         return _invite(round_, now)
-    reason = f"{len(round_.members)} devices checked in within {round_.rules.selection_s:g} s; {round_.rules.minimum} are needed"
+    rules = round_.rules
+    reason = f"{len(round_.members)} devices checked in within {rules.selection_s:g} s; {rules.minimum} are needed"
     return _close(round_, Phase.ABANDONED, now, reason=reason)
 
 
@@ -290,7 +309,8 @@ def _decide(round_: Round, now: float) -> Step:
 
 
 def _close(round_: Round, phase: Phase, now: float, *, result: Ref | None = None, reason: str = "") -> Step:
-    members = tuple(m if m.standing in SETTLED else _missing(m) for m in round_.members)
+    # Who joined a round that never began is not missing from it.
+    members = tuple(m if m.standing in {*SETTLED, Standing.JOINED} else _missing(m) for m in round_.members)
     return (
         msgspec.structs.replace(round_, phase=phase, phase_since=now, result=result, reason=reason, members=members),
         (Announce(),),

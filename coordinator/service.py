@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 TICK_S = 0.05
 POLL_S = 0.25
 HEARTBEAT_S = 30.0
+NEWS_S = 1.0
+"""How often a round that changes is told to everybody: every device reads it, so it must not be told for each."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,9 @@ class Service:
         self._config = config
         self._store = store
         self._blobs = blobs
+        self._releases = BlobStore(config.releases)
         self._inbox = Inbox()
-        self._voice = Voice(config, blobs, self._inbox.put)
+        self._voice = Voice(config, self._inbox.put)
         self._collector = Collector(config.folder / "updates", config.transfer)
         self._reception = Reception(config.federation, store)
         self._aggregator = ThreadPoolExecutor(1, "aggregate")
@@ -64,6 +67,8 @@ class Service:
         self._spec: tuple[str, Spec] | None = None
         self._next_poll = 0.0
         self._next_heartbeat = 0.0
+        self._next_news = 0.0
+        self._is_stale = False
 
     # ---- the loop ---------------------------------------------------------------------------
 
@@ -84,13 +89,17 @@ class Service:
         found = self._store.open_round()
         self._offer_models()
         if found is None:
-            self._collector.clear()
+            self._collector.tidy()
             return
         round_, run, traffic = found
+        self._collector.turn_to(round_.number)
         self._run = self._store.run(run)
         self._voice.published_bytes, self._bytes_up = traffic
         log.info("resumed round=%d phase=%s", round_.number, round_.phase.value)
-        self._enter(round_, *rounds.resume(round_, time.monotonic()))
+        lost = frozenset(
+            m.device for m in round_.reported if m.update and not self._collector.has_intact(m.device, m.update.id)
+        )
+        self._enter(round_, *rounds.resume(round_, time.monotonic(), lost))
 
     def _on(self, event: object, now: float) -> None:
         match event:
@@ -127,9 +136,19 @@ class Service:
             self._step(Tick(), now)
         self._poll_runs(now)
         self._offer_models()
+        self._write_down(now)
         if now >= self._next_heartbeat:
             self._next_heartbeat = now + HEARTBEAT_S
             self._announce()
+
+    def _write_down(self, now: float) -> None:
+        """Save and tell what no command waits for: who checked in, who has reported so far."""
+        self._reception.flush()
+        if self._is_stale and self._round is not None and now >= self._next_news:
+            self._next_news = now + NEWS_S
+            self._is_stale = False
+            self._save(self._round)
+            self._voice.round(self._round)
 
     # ---- what arrives -----------------------------------------------------------------------
 
@@ -184,8 +203,9 @@ class Service:
 
     def _enter(self, before: Round, after: Round, commands: tuple[Command, ...]) -> None:
         self._round = after
-        if commands or [m.standing for m in before.members] != [m.standing for m in after.members]:
-            self._store.save(after, self._run.run if self._run else 0, (self._voice.published_bytes, self._bytes_up))
+        self._is_stale = self._is_stale or after is not before
+        if commands:
+            self._save(after)
         for story in changes(before, after):
             log.info("%s", story.text)
             self._voice.event(story)
@@ -193,6 +213,10 @@ class Service:
             self._execute(command)
         if after.phase not in {*OPEN, Phase.AGGREGATING}:
             self._finish(after)
+
+    def _save(self, round_: Round) -> None:
+        run = self._run.run if self._run else 0
+        self._store.save(round_, run, (self._voice.published_bytes, self._bytes_up))
 
     def _execute(self, command: Command) -> None:
         match command:
@@ -213,14 +237,14 @@ class Service:
         """In the aggregator's thread: compute, store, hand back."""
         try:
             spec = self._blobs.head(round_.base).spec or ()
-            out = self._config.folder / "aggregate.tmp"
             contributions = [
                 Contribution(m.device, self._collector.path(m.device, m.update.id), m.num_examples)
                 for m in round_.reported
                 if m.update is not None
             ]
-            federated_average(self._blobs.body(round_.base.id), contributions, spec, out)
-            self._inbox.put(_AggregationDone(round_.number, self._blobs.add(out, spec, round_.base.chunk_bytes)))
+            blocks = federated_average(self._blobs.body(round_.base.id), contributions, spec)
+            result = self._blobs.add_blocks(blocks, spec, round_.base.chunk_bytes)
+            self._inbox.put(_AggregationDone(round_.number, result))
         except (OSError, FedpiError) as error:
             self._inbox.put(_AggregationFailed(round_.number, f"averaging failed: {error}"))
         except Exception as error:  # noqa: BLE001 - a bug in this thread must surface in the loop
@@ -231,7 +255,8 @@ class Service:
         if round_.phase is Phase.COMMITTED:
             self._voice.metrics(round_)
         self._round = None
-        self._collector.clear()
+        self._collector.turn_to(0)
+        self._aggregator.submit(self._collector.tidy)
         self._offer_models()
         self._next_poll = 0.0
 
@@ -245,14 +270,13 @@ class Service:
                 self._step(Cancelled(reason="the operator stopped it"), now)
             return
         if run.state in {"stopping", "aborting"}:
-            self._store.set_run(run.run, "stopped")
+            self._store.end_run(run.run, "stopped")
         elif run.begun >= run.rounds:
-            self._store.set_run(run.run, "done")
-        else:
+            self._store.end_run(run.run, "done")
+        elif self._store.go_on(run.run):
             self._begin(run, now)
 
     def _begin(self, run: Run, now: float) -> None:
-        self._store.set_run(run.run, "running", run.begun + 1)
         self._run = run
         number = self._store.last_round() + 1
         self._voice.published_bytes = self._bytes_up = 0
@@ -264,6 +288,7 @@ class Service:
             rules=config.rules,
             limits=config.limits,
         )
+        self._collector.turn_to(number)
         log.info("round=%d opened run=%d", number, run.run)
         self._enter(round_, *rounds.begin(round_, now))
 
@@ -285,9 +310,11 @@ class Service:
         """Hold ready what devices may ask for: the global model, the open round's base, the release."""
         release = self._store.newest_release()
         base = self._round.base if self._round else None
-        refs = [ref for ref in (self._model(), base, release.model if release else None) if ref is not None]
-        if self._voice.distributor.offer(refs):
-            self._blobs.keep(ref.id for ref in refs)
+        models = [ref for ref in (self._model(), base) if ref is not None]
+        stock = [(ref, self._blobs) for ref in models] + ([(release.model, self._releases)] if release else [])
+        if self._voice.distributor.offer(stock):
+            if self._round is None:  # the next model, not yet known here, may lie there while one is open
+                self._blobs.keep(ref.id for ref in models)
             self._announce()
 
     def _announce(self) -> None:

@@ -7,31 +7,39 @@ block the writer (WAL). A run that the operator asks for is a row, so it survive
 import sqlite3
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from common.errors import ConfigError
 from common.messages import Metrics, Ref
-from coordinator.round import OPEN, Member, Phase, Round
+from coordinator.round import OPEN, Member, Phase, Round, Standing
+from coordinator.story import mean_metrics
 
 SCHEMA_VERSION = 1
 _SCHEMA = """
-CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE rounds (
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS rounds (
   round INTEGER PRIMARY KEY, run INTEGER NOT NULL, phase TEXT NOT NULL, state TEXT NOT NULL,
   opened REAL NOT NULL, closed REAL, bytes_down INTEGER NOT NULL DEFAULT 0, bytes_up INTEGER NOT NULL DEFAULT 0
 );
-CREATE TABLE ledger (
+CREATE TABLE IF NOT EXISTS ledger (
   round INTEGER NOT NULL, device TEXT NOT NULL, standing TEXT NOT NULL, reason TEXT NOT NULL,
   num_examples INTEGER NOT NULL, update_id TEXT NOT NULL, metrics TEXT NOT NULL, PRIMARY KEY (round, device)
 );
-CREATE TABLE runs (run INTEGER PRIMARY KEY, rounds INTEGER NOT NULL, begun INTEGER NOT NULL DEFAULT 0, state TEXT NOT NULL);
-CREATE TABLE releases (
+CREATE TABLE IF NOT EXISTS runs (
+  run INTEGER PRIMARY KEY, rounds INTEGER NOT NULL, state TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS releases (
   release TEXT PRIMARY KEY, model TEXT NOT NULL, round INTEGER NOT NULL, labels TEXT NOT NULL, created REAL NOT NULL
 );
-CREATE TABLE devices (device TEXT PRIMARY KEY, state TEXT NOT NULL, doing TEXT NOT NULL, release TEXT NOT NULL, seen REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS devices (
+  device TEXT PRIMARY KEY, state TEXT NOT NULL, doing TEXT NOT NULL, release TEXT NOT NULL, seen REAL NOT NULL
+);
 """
+
+# A round counts as begun once it is in the journal, so a crash in between costs the run no round.
+_RUNS = "SELECT run, rounds, state, (SELECT COUNT(*) FROM rounds WHERE rounds.run = runs.run) AS begun FROM runs"
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +72,8 @@ class RoundRow(Row, frozen=True):
     model: str
     invited: tuple[str, ...]
     reported: tuple[str, ...]
+    metrics: Metrics
+    """Mean of the devices' own figures."""
 
     @property
     def seconds(self) -> float:
@@ -104,16 +114,13 @@ class Store:
     """The journal at `path`. One process writes rounds; any process may read, and ask for runs."""
 
     def __init__(self, path: Path, *, create: bool = False) -> None:
-        if not create and not path.exists():
-            raise ConfigError(f"{path} does not exist: start the coordinator there first (fedpi-coordinator serve)")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, isolation_level=None, timeout=30.0)
-        self._db.row_factory = sqlite3.Row
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
+        try:
+            self._db = _connect(path, create=create)
+            self._migrate(path)
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigError(f"{path}: cannot use the journal: {error}") from error
         self._saved: dict[str, Member] = {}
         self._saved_round = 0
-        self._migrate(path)
 
     def close(self) -> None:
         """Close the database."""
@@ -154,21 +161,7 @@ class Store:
                 "UPDATE rounds SET phase = ?, state = ?, closed = ?, bytes_down = ?, bytes_up = ? WHERE round = ?",
                 (round_.phase, _json(round_), closed, *traffic, round_.number),
             )
-            for m in round_.members:
-                if self._saved.get(m.device) == m and self._saved_round == round_.number:
-                    continue
-                self._db.execute(
-                    "INSERT OR REPLACE INTO ledger VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    (
-                        round_.number,
-                        m.device,
-                        m.standing,
-                        m.reason,
-                        m.num_examples,
-                        m.update.id if m.update else "",
-                        _json(m.metrics),
-                    ),
-                )
+            self._save_ledger(round_)
             if round_.result is not None:
                 self.set_fact("global_model", _json(round_.result))
         self._saved, self._saved_round = {m.device: m for m in round_.members}, round_.number
@@ -206,24 +199,30 @@ class Store:
 
     def run(self, number: int) -> Run | None:
         """Return one run."""
-        row = self._db.execute("SELECT * FROM runs WHERE run = ?", (number,)).fetchone()
+        row = self._db.execute(f"{_RUNS} WHERE run = ?", (number,)).fetchone()
         return None if row is None else _row(Run, row)
 
     def active_run(self) -> Run | None:
         """Return the oldest run that is not over."""
-        row = self._db.execute(
-            "SELECT * FROM runs WHERE state NOT IN ('done', 'stopped') ORDER BY run LIMIT 1"
-        ).fetchone()
+        row = self._db.execute(f"{_RUNS} WHERE state NOT IN ('done', 'stopped') ORDER BY run LIMIT 1").fetchone()
         return None if row is None else _row(Run, row)
 
-    def set_run(self, number: int, state: str, begun: int | None = None) -> None:
-        """Move a run to `state`, and note how many of its rounds have begun."""
-        self._db.execute("UPDATE runs SET state = ?, begun = COALESCE(?, begun) WHERE run = ?", (state, begun, number))
+    def end_run(self, number: int, state: Literal["done", "stopped"]) -> None:
+        """Note that a run is over."""
+        self._db.execute("UPDATE runs SET state = ? WHERE run = ?", (state, number))
+
+    def go_on(self, number: int) -> bool:
+        """Note that a run is running; returns False where the operator has stopped it in the meantime."""
+        cursor = self._db.execute(
+            "UPDATE runs SET state = 'running' WHERE run = ? AND state IN ('queued', 'running')", (number,)
+        )
+        return cursor.rowcount == 1
 
     def stop_runs(self, *, now: bool) -> int:
         """Ask the service to stop after the current round, or at once; returns how many runs that ends."""
         cursor = self._db.execute(
-            "UPDATE runs SET state = CASE WHEN state = 'queued' THEN 'stopped' ELSE ? END WHERE state NOT IN ('done', 'stopped')",
+            "UPDATE runs SET state = CASE WHEN state = 'queued' THEN 'stopped' ELSE ? END"
+            " WHERE state NOT IN ('done', 'stopped')",
             ("aborting" if now else "stopping",),
         )
         return cursor.rowcount
@@ -250,12 +249,12 @@ class Store:
         release: Release = _row(Release, row, model=model, labels=labels)
         return release
 
-    def see_device(self, row: DeviceRow) -> None:
-        """Note what a device last said of itself."""
-        self._db.execute(
-            "INSERT OR REPLACE INTO devices VALUES (?, ?, ?, ?, ?)",
-            (row.device, row.state, row.doing, row.release, row.seen),
-        )
+    def see_devices(self, rows: list[DeviceRow]) -> None:
+        """Note what devices last said of themselves."""
+        with self._transaction():
+            for row in rows:
+                values = (row.device, row.state, row.doing, row.release, row.seen)
+                self._db.execute("INSERT OR REPLACE INTO devices VALUES (?, ?, ?, ?, ?)", values)
 
     def devices(self) -> list[DeviceRow]:
         """Return every device ever heard of."""
@@ -263,10 +262,20 @@ class Store:
 
     # ---- inside -----------------------------------------------------------------------------
 
+    def _save_ledger(self, round_: Round) -> None:
+        number, saved = round_.number, self._saved if self._saved_round == round_.number else {}
+        for device in saved.keys() - {m.device for m in round_.members}:
+            self._db.execute("DELETE FROM ledger WHERE round = ? AND device = ?", (number, device))
+        for m in round_.members:
+            if saved.get(m.device) != m:
+                update = m.update.id if m.update else ""
+                values = (number, m.device, m.standing, m.reason, m.num_examples, update, _json(m.metrics))
+                self._db.execute("INSERT OR REPLACE INTO ledger VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+
     def _migrate(self, path: Path) -> None:
         version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
         if version == 0:
-            self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+            self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
         elif version != SCHEMA_VERSION:
             raise ConfigError(
                 f"{path} has schema version {version}; this fedpi reads version {SCHEMA_VERSION}: upgrade fedpi"
@@ -275,6 +284,17 @@ class Store:
     def _transaction(self) -> sqlite3.Connection:
         self._db.execute("BEGIN IMMEDIATE")
         return self._db  # as a context manager it commits, or rolls back when the block raises
+
+
+def _connect(path: Path, *, create: bool) -> sqlite3.Connection:
+    if not create and not path.exists():
+        raise ConfigError(f"{path} does not exist: start the coordinator there first (fedpi-coordinator serve)")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    db = sqlite3.connect(path, isolation_level=None, timeout=30.0)
+    db.row_factory = sqlite3.Row
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
+    return db
 
 
 def _json(value: Any) -> str:
@@ -297,6 +317,7 @@ def _round_row(row: sqlite3.Row) -> RoundRow:
         bytes_down=row["bytes_down"],
         bytes_up=row["bytes_up"],
         model=round_.result.id if round_.result else "",
-        invited=tuple(m.device for m in round_.members),
+        invited=tuple(m.device for m in round_.members if m.standing is not Standing.JOINED),
         reported=tuple(m.device for m in round_.reported),
+        metrics=mean_metrics(round_),
     )

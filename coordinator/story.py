@@ -1,6 +1,6 @@
 """A round told to people: the documents that its state and its changes become. Pure."""
 
-from common.messages import Metrics, Ref, RoundStatus, StoryEvent
+from common.messages import MAX_METRICS, Metrics, Ref, RoundStatus, StoryEvent, clip
 from coordinator.round import Member, Phase, Round, Standing
 
 _TOLD = {
@@ -28,8 +28,13 @@ def round_status(round_: Round, epoch: str) -> RoundStatus:
         reported=tuple(m.device for m in round_.reported),
         goal=round_.rules.goal,
         minimum=round_.rules.minimum,
-        text=f"Round {round_.number} {_sentence(round_)}",
+        text=sentence(round_),
     )
+
+
+def sentence(round_: Round) -> str:
+    """Tell where a round stands in one sentence."""
+    return clip(f"Round {round_.number} {_stands(round_)}")
 
 
 def changes(before: Round, after: Round) -> list[StoryEvent]:
@@ -45,10 +50,10 @@ def mean_metrics(round_: Round) -> Metrics:
         for name, value in m.metrics.items():
             total, weight = sums.get(name, (0.0, 0))
             sums[name] = (total + value * m.num_examples, weight + m.num_examples)
-    return {name: total / weight for name, (total, weight) in sorted(sums.items())}
+    return {name: total / weight for name, (total, weight) in sorted(sums.items())[:MAX_METRICS]}
 
 
-def _sentence(round_: Round) -> str:
+def _stands(round_: Round) -> str:
     invited, reported, rules = len(round_.members), len(round_.reported), round_.rules
     match round_.phase:
         case Phase.SELECTING:
@@ -71,5 +76,5 @@ def _event(round_: Round, member: Member) -> StoryEvent:
         round=round_.number,
         device=member.device,
         metrics=member.metrics,
-        text=f"Round {round_.number}: {told}."[:500],
+        text=clip(f"Round {round_.number}: {told}."),
     )

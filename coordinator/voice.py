@@ -4,7 +4,6 @@ import secrets
 from collections.abc import Callable
 from typing import Literal
 
-from common.blobs import BlobStore
 from common.link import Link, Will
 from common.messages import (
     CoordinatorStatus,
@@ -30,7 +29,7 @@ from coordinator.story import idle_status, mean_metrics, round_status
 class Voice:
     """The coordinator's side of the wire. Two connections, so that bulk cannot delay commands or the will."""
 
-    def __init__(self, config: CoordinatorConfig, blobs: BlobStore, deliver: Callable[[object], None]) -> None:
+    def __init__(self, config: CoordinatorConfig, deliver: Callable[[object], None]) -> None:
         self.published_bytes = 0
         self.refused = 0
         self._federation = config.federation
@@ -40,7 +39,7 @@ class Voice:
         name = f"fedpi-{config.federation}-coord"
         self._control = Link("control", f"{name}-control", config.broker, deliver, will=will)
         self._bulk = Link("bulk", f"{name}-bulk", config.broker, deliver)
-        self.distributor = Distributor(config.federation, config.transfer, blobs, self._bulk)
+        self.distributor = Distributor(config.federation, config.transfer, self._bulk)
 
     def start(self) -> None:
         """Connect."""

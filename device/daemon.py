@@ -8,8 +8,8 @@ import threading
 import time
 
 from common import topics
-from common.chunks import decode_head, ref_of
-from common.errors import PeerError, WorkError
+from common.chunks import decode_head, layout_of, ref_of
+from common.errors import FedpiError, PeerError
 from common.inbox import Inbox
 from common.link import Broken, Denied, Down, Received, Room, Subscribed, Up
 from common.messages import (
@@ -31,6 +31,7 @@ from common.topics import Kind
 from device import session as sessions
 from device.config import DeviceConfig
 from device.jobs import Done, Failure, Job, Progress, TrainingProcess
+from device.serving_child import ServingChild
 from device.session import CancelJob, DropUpdate, Event, Fetch, Session, Speak, Stage, StartJob
 from device.store import DeviceStore
 from device.voice import Voice
@@ -51,6 +52,7 @@ class Daemon:
         self._inbox = Inbox()
         self._voice = Voice(config, store, self._inbox.put)
         self._trainer = TrainingProcess(config.trainer, self._inbox.put)
+        self._serving = ServingChild(config)
         self._session = Session(config.device)
         self._epoch = ""
         self._release: ReleaseStatus | None = None
@@ -60,6 +62,7 @@ class Daemon:
 
     def serve(self, stop: threading.Event) -> None:
         """Serve until `stop` is set. Raises WorkError when the disk fails."""
+        self._store.models.recover()
         offer = self._store.offer()
         self._session = sessions.resume(self._config.device, offer, time.monotonic())
         self._voice.upload.offer(offer.update if offer else None)
@@ -75,6 +78,7 @@ class Daemon:
                     self._next_tick = now + TICK_S
                     self._tick(now)
         finally:
+            self._serving.stop()
             self._trainer.stop()
             self._voice.stop()
 
@@ -82,6 +86,8 @@ class Daemon:
         self._trainer.tick(now)
         self._step(sessions.Tick(), now)
         self._voice.ask(now)
+        if (ended := self._serving.tick(now)) is not None:
+            self._voice.serving_ended(ended)
         if now >= self._next_heartbeat:
             self._next_heartbeat = now + HEARTBEAT_S
             self._voice.status(self._session.doing)
@@ -199,7 +205,7 @@ class Daemon:
         self._voice.downloads.only({needed.id for needed in self._needed()} | {ref.id})
         try:
             is_here = self._voice.downloads.begin(ref, now)
-        except WorkError as error:
+        except FedpiError as error:  # a full disk, or a ref that breaks the limits
             log.warning("cannot fetch blob %s: %s", ref.id[:8], error)
             return
         self._fetched(ref.id if is_here else None, now)
@@ -208,10 +214,10 @@ class Daemon:
         if blob is None:
             return
         release = self._release
-        if release is not None and release.model.id == blob and release.release != self._voice.release:
+        if release is not None and release.model.id == blob and not self._store.has_installed(release):
             self._store.install(release)
             self._voice.installed(release)
-        self._store.models.keep({needed.id for needed in self._needed()} | {blob})
+        self._store.models.keep({needed.id for needed in self._needed()} | {blob} | self._store.releases())
         self._step(sessions.Fetched(blob), now)
 
     def _train(self, invite: Invite, now: float) -> None:
@@ -239,7 +245,7 @@ class Daemon:
             return
         try:
             offer = self._pack(task.invite, outcome)
-        except WorkError as error:
+        except FedpiError as error:
             self._step(sessions.TrainingFailed(outcome.round, str(error)), now)
             return
         self._voice.upload.offer(offer.update)
@@ -250,7 +256,8 @@ class Daemon:
         packed = self._store.models.packed_head(invite.base.id)
         spec = decode_head(packed, ref_of(packed)).spec
         chunk_bytes = self._voice.limits.chunk_bytes(invite.base.chunk_bytes)
-        update = self._store.updates.add(self._store.update_draft, spec, chunk_bytes)
+        update = self._store.updates.add(self._store.update_draft, spec, chunk_bytes, is_durable=False)
+        layout_of(update)  # a broker of small packets may need more chunks than the protocol has
         offer = Offer(
             device=self._config.device,
             round=invite.round,
@@ -260,6 +267,8 @@ class Daemon:
             metrics=done.metrics,
         )
         self._store.keep_offer(offer)
+        # Beside the delivery, not before it: on an SD card this takes as long as sending does.
+        threading.Thread(target=self._store.secure, args=(offer,), name="secure", daemon=True).start()
         return offer
 
     # ---- models on disk ---------------------------------------------------------------------

@@ -84,10 +84,14 @@ class TrainingProcess:
         """Run `job`, ending any other."""
         if self._job is not None:
             self.stop()
-        if self._child is None or self._child.poll() is not None:
-            self._spawn()
         self._job = job
         self._due_at = now + job.plan.deadline_s
+        if self._child is None or self._child.poll() is not None:
+            try:
+                self._spawn()
+            except OSError as error:
+                self._deliver(Failure(job.round, f"the training process cannot start: {error.strerror}"))
+                return
         assert self._socket is not None  # noqa: S101 - _spawn made it
         with contextlib.suppress(OSError):  # the reader reports a child that is gone
             self._socket.sendall(msgspec.json.encode(job) + b"\n")
@@ -148,7 +152,7 @@ class TrainingProcess:
         code = child.wait()
         job = self._job
         if child is self._child and job is not None:
-            self._deliver(Failure(job.round, f"the training process ended by itself ({_cause(code)})"))
+            self._deliver(Failure(job.round, f"the training process ended by itself ({cause_of(code)})"))
 
     def _memory_mb(self) -> float:
         assert self._child is not None  # noqa: S101 - callers have looked
@@ -158,7 +162,8 @@ class TrainingProcess:
             return 0.0
 
 
-def _cause(code: int) -> str:
+def cause_of(code: int) -> str:
+    """Say how a process ended whose return code is `code`."""
     if code == -signal.SIGKILL:
         return "killed, as the kernel does when memory runs out"
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"

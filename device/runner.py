@@ -16,7 +16,7 @@ from common.chunks import decode_head, ref_of
 from common.config import DataConfig
 from common.errors import FedpiError, WorkError
 from common.learning.seam import Learner, Site, build, load
-from common.messages import ModelChoice, Plan
+from common.messages import FIGURE_MAX, Metrics, ModelChoice, Plan
 from common.weights import Spec, Tensor, difference, unpack
 from device.jobs import Done, Failure, Job, JobEvent, Progress
 
@@ -43,6 +43,8 @@ class Workshop:
             emit(Progress(job.round, epoch, job.plan.epochs, _finite(figures)))
 
         trained = learner.train(base, site, _seeded(job), on_epoch)
+        if trained.num_examples < 1:
+            raise WorkError("the training used no example, so its update has no weight")
         _write_update(Path(job.out), base, trained.weights)
         emit(Done(job.round, trained.num_examples, _finite({**metrics, **trained.metrics})))
 
@@ -90,7 +92,8 @@ def _write_update(out: Path, base: list[Tensor], local: list[Tensor]) -> None:
 
 
 def _finite(figures: Mapping[str, float]) -> dict[str, float]:
-    return {name: float(value) for name, value in figures.items() if np.isfinite(value)}
+    """Raises msgspec.ValidationError for more or longer names than a message takes."""
+    return msgspec.convert({name: float(value) for name, value in figures.items() if abs(value) <= FIGURE_MAX}, Metrics)
 
 
 def _serve(connection: socket.socket) -> None:

@@ -191,7 +191,7 @@ def step(session: Session, event: Event, now: float) -> Step:  # noqa: C901, PLR
                 return _saying(session, Stage.FAILED, failed, now)
         case Wanted(blob=blob) if task and task.offer and task.offer.update.id == blob:
             return _answered(session, now), ()
-        case Receipted(round=number) if task and task.round == number and task.stage is Stage.OFFERING:
+        case Receipted(round=number) if task and task.round == number and task.stage in {Stage.OFFERING, Stage.JOINING}:
             return _stay(session, Stage.DELIVERED), ()
         case WasRefused(round=number) if task and task.round == number:
             return _stay(session, Stage.REFUSED), (CancelJob(), DropUpdate())
@@ -215,8 +215,16 @@ def _pointed(session: Session, status: RoundStatus, now: float) -> Step:
     is_open = status.phase in {"selecting", "reporting", "aggregating"}
     if task is not None and (task.round != status.round or not is_open):
         session, ended = replace(session, task=None), (CancelJob(), DropUpdate())
-        return _join(session, status, now, (*ended, *fetch))
+        return _join(session, status, now, (*fetch, *ended))
+    if task is not None and task.stage is Stage.DELIVERED and task.offer and _is_unknown(session.device, status):
+        session, again = _saying(session, Stage.OFFERING, task.offer, now)
+        return session, (*fetch, *again)
     return _join(session, status, now, fetch)
+
+
+def _is_unknown(device: str, status: RoundStatus) -> bool:
+    """Whether a round that waits for updates does not know this device's, as after the coordinator lost it."""
+    return status.phase == "reporting" and device in status.cohort and device not in status.reported
 
 
 def _join(session: Session, status: RoundStatus, now: float, before: tuple[Command, ...]) -> Step:

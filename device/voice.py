@@ -107,10 +107,14 @@ class Voice:
         self._event("training-failed", failure.round, failure.reason)
 
     def installed(self, release: ReleaseStatus) -> None:
-        """Tell people which release is served from now on."""
+        """Tell people which release is the one to serve from now on."""
         self.release = release.release
-        self._event("release-installed", release.round, f"{self._device} serves release {release.release}.")
+        self._event("release-installed", release.round, f"{self._device} has release {release.release}.")
         self.status(self._doing)
+
+    def serving_ended(self, text: str) -> None:
+        """Tell people that the serving process ended by itself."""
+        self._event("serving-ended", 0, text)
 
     def _event(self, event: str, round_: int, text: str, **more: object) -> None:
         story = StoryEvent(event=event, round=round_, device=self._device, text=clip(text), **more)  # type: ignore[arg-type]

@@ -76,6 +76,9 @@ class Learner(Protocol):
     def initial(self, seed: int) -> list[Tensor]:
         """Weights to start from: pretrained ones where the options name some, else random by `seed`."""
 
+    def read(self, path: Path) -> list[Tensor]:
+        """Read weights from a file in the framework's own format. Raises DataError that names what does not fit."""
+
     def train(self, weights: list[Tensor], site: Site, plan: Plan, on_epoch: OnEpoch) -> Trained:
         """Train on `site.train` from `weights`; the same arguments give the same bytes. Raises WorkError."""
 
@@ -94,7 +97,9 @@ def resolve(entry: str, key: str) -> Callable[..., Any]:
     try:
         found = getattr(importlib.import_module(module), name)
     except ImportError as error:
-        hint = "install fedpi[learning]" if error.name in {"tensorflow", "keras"} else "check the name and the Python path"
+        hint = (
+            "install fedpi[learning]" if error.name in {"tensorflow", "keras"} else "check the name and the Python path"
+        )
         raise ConfigError(f"{key}: cannot import {module!r} ({error}); {hint}") from error
     except AttributeError as error:
         raise ConfigError(f"{key}: {module!r} has no function {name!r}") from error
@@ -111,7 +116,9 @@ def build(choice: ModelChoice, models: Mapping[str, str]) -> Learner:
     """
     known = {**BUILT_IN_MODELS, **models}
     if choice.name not in known:
-        raise ConfigError(f"model {choice.name!r} is not known here; known are {', '.join(sorted(known))} (add yours under 'models')")
+        raise ConfigError(
+            f"model {choice.name!r} is not known here; known are {', '.join(sorted(known))} (add yours under 'models')"
+        )
     learner: Learner = resolve(known[choice.name], f"models.{choice.name}")(choice.options)
     return learner
 

@@ -1,0 +1,18 @@
+"""The only importer of TensorFlow and Keras: quiet at start-up, and the same bytes for the same seed."""
+
+import os
+
+from common.learning.quiet import quiet
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+with quiet():  # TensorFlow's first lines come before it reads any log level
+    import keras
+    import tensorflow as tf
+    from tensorflow.lite.python.convert_phase import ConverterError
+
+    tf.config.experimental.enable_op_determinism()
+    tf.constant(0)  # creates the context, which writes more lines
+
+tf.get_logger().setLevel("ERROR")
+
+__all__ = ["ConverterError", "keras", "tf"]

@@ -1,0 +1,274 @@
+"""A site's images from disk: a folder a label or a CSV `file,label`, decoded by content with pillow.
+
+Loads neither TensorFlow nor scikit-learn: inference on a Pi decodes through this module too.
+"""
+
+import csv
+import io
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from common.config import DataConfig
+from common.errors import ConfigError, DataError
+from common.files import write_atomic
+from common.learning.seam import Examples, Images, Site
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MAX_FILE_BYTES = 2**26
+MAX_PIXELS = 2**25
+"""A file of a few kilobytes can claim billions of pixels, and a pixel takes 4 bytes once or twice over."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """An image file, its name for reports (`/` between folders), its label: 0 negative, 1 positive."""
+
+    path: Path
+    name: str
+    label: int
+
+
+def load_site(data: DataConfig, image_size: int) -> Site:
+    """Load what `data` names as square uint8 RGB images of `image_size` pixels, sorted by name.
+
+    What `data.unseen` names is not trained on even where it lies in the training folder. A file
+    that is no image is skipped and named in `Site.skipped`. Raises ConfigError for a folder or CSV
+    that is not there, DataError for data that cannot be learnt from.
+    """
+    try:
+        unseen = _find_unseen(data)
+        train = _find_train(data, {item.path.resolve() for item in unseen})
+    except OSError as error:
+        raise ConfigError(
+            f"data: {error.filename}: {error.strerror}; correct the path or its rights"
+        ) from error
+    skipped: list[str] = []
+    site = Site(_read(train, image_size, skipped), _read(unseen, image_size, skipped), tuple(skipped))
+    problem = f"; the first problem is {skipped[0]}" if skipped else ""
+    if not len(site.train):
+        raise DataError(f"{_train_source(data)}: no usable image to train on; add JPEG or PNG files{problem}")
+    if data.unseen and not len(site.unseen):
+        raise DataError(f"{data.unseen}: no usable unseen image; add JPEG or PNG files{problem}")
+    present = set(site.train.labels.tolist())
+    if len(present) == 1:
+        only, other = data.label_names[min(present)], data.label_names[1 - min(present)]
+        raise DataError(
+            f"{_train_source(data)}: all usable images to train on are labelled {only!r}; add some of {other!r}"
+        )
+    return site
+
+
+def decode_image(data: bytes, image_size: int) -> Images:
+    """Decode a JPEG or PNG file to uint8 RGB `[image_size, image_size, 3]`; raises DataError with the reason."""
+    from PIL import Image
+
+    image = open_image(data)
+    if image_size == 0:  # a learner that takes no images still needs their labels
+        return np.zeros((0, 0, 3), np.uint8)
+    # Bilinear with pillow's antialiasing, which computes uint8 in integers: the same on every machine.
+    return np.asarray(image.resize((image_size, image_size), Image.Resampling.BILINEAR), np.uint8)
+
+
+def open_image(data: bytes) -> "Image.Image":
+    """Decode a JPEG or PNG file, whatever its colours, to an upright RGB image of its own size.
+
+    16-bit grey is scaled so that its brightest pixel is 255, as scanners fill 12 of the 16 bits;
+    what is transparent becomes black, the background of a slice. Raises DataError with the reason.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    if not data:
+        raise DataError("the file is empty")
+    if len(data) > MAX_FILE_BYTES:
+        raise DataError(f"the file is larger than {MAX_FILE_BYTES >> 20} MiB")
+    try:
+        image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
+        if image.width * image.height > MAX_PIXELS:
+            raise DataError(
+                f"it has {image.width} x {image.height} pixels; {MAX_PIXELS} in all are the limit"
+            )
+        ImageOps.exif_transpose(image, in_place=True)
+        return _to_rgb(image)
+    except UnidentifiedImageError as error:
+        raise DataError("it is neither a JPEG nor a PNG file") from error
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
+        raise DataError(f"the image is broken ({str(error)[:200] or type(error).__name__})") from error
+
+
+def read_image_file(path: Path) -> bytes:
+    """Read at most one byte more than `open_image` accepts; raises DataError with the reason."""
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise DataError(f"it cannot be read ({error.strerror})") from error
+
+
+def find_images(folder: Path) -> list[Path]:
+    """Every file below `folder` that is not hidden, sorted by its path; their content decides later."""
+    found = []
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder)
+        if path.is_file() and not any(part.startswith(".") for part in name.parts):
+            found.append((name.as_posix(), path))
+    return [path for _, path in sorted(found)]
+
+
+def find_labelled(folder: Path, label_names: Sequence[str]) -> list[Labelled]:
+    """The files of a folder with one folder a label, sorted by name; raises DataError where one is missing."""
+    numbers = _numbers(label_names)
+    folders = sorted(path for path in folder.iterdir() if path.is_dir() and path.name.casefold() in numbers)
+    items = [
+        Labelled(path, path.relative_to(folder).as_posix(), numbers[below.name.casefold()])
+        for below in folders
+        for path in find_images(below)
+    ]
+    for label in label_names:
+        if label.casefold() not in (below.name.casefold() for below in folders):
+            raise DataError(f"{folder}: it has no folder {label!r}; make one folder a label, or name a CSV")
+    return sorted(items, key=lambda item: item.name)
+
+
+def read_label_csv(path: Path, images: Path | None, label_names: Sequence[str]) -> list[Labelled]:
+    """Read a CSV with the columns `file` and `label`, sorted by name.
+
+    A file is sought beside the CSV and in `images`; a label is one of `label_names` in any case,
+    or 0 or 1. Raises DataError that names the line.
+    """
+    numbers = {"0": 0, "1": 1, **_numbers(label_names)}
+    folders = [path.parent] if images is None else [path.parent, images]
+    seen: dict[Path, int] = {}
+    items = []
+    for line, file, label in _rows(path):
+        where = f"{path}, line {line}"
+        found = next((folder / file for folder in folders if (folder / file).is_file()), None)
+        if found is None:
+            raise DataError(
+                f"{where}: there is no file {file!r} in {' or '.join(map(str, folders))}; correct it"
+            )
+        if label.casefold() not in numbers:
+            known = " or ".join(map(repr, label_names))
+            raise DataError(f"{where}: the label {label!r} is unknown; write {known}, or 0 or 1")
+        first = seen.setdefault(found.resolve(), line)
+        if first != line:
+            raise DataError(f"{where}: {file!r} already stands in line {first}; delete one of the two lines")
+        items.append(Labelled(found, Path(file).as_posix(), numbers[label.casefold()]))
+    return sorted(items, key=lambda item: item.name)
+
+
+def write_label_csv(path: Path, rows: Iterable[tuple[str, str]]) -> None:
+    """Write rows of (file, label) as `read_label_csv` reads them. Raises WorkError."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("file", "label"))
+    writer.writerows(rows)
+    write_atomic(path, text.getvalue().encode())
+
+
+def _find_unseen(data: DataConfig) -> list[Labelled]:
+    if data.unseen is None:
+        return []
+    source = Path(data.unseen).expanduser()
+    if source.is_dir():
+        return find_labelled(source, data.label_names)
+    if source.is_file():
+        return read_label_csv(source, _images_folder(data), data.label_names)
+    raise ConfigError(f"data.unseen: there is no CSV or folder {data.unseen}; correct the path")
+
+
+def _find_train(data: DataConfig, held_back: set[Path]) -> list[Labelled]:
+    """What to train on: a folder leaves out what is held back, a CSV must not name it."""
+    images = _images_folder(data)
+    if data.labels is None:
+        if images is None:
+            raise ConfigError(
+                "data.images: not set; name a folder with one folder a label, or set data.labels"
+            )
+        return [i for i in find_labelled(images, data.label_names) if i.path.resolve() not in held_back]
+    if not Path(data.labels).expanduser().is_file():
+        raise ConfigError(f"data.labels: there is no CSV {data.labels}; correct the path")
+    items = read_label_csv(Path(data.labels).expanduser(), images, data.label_names)
+    for item in items:
+        if item.path.resolve() in held_back:
+            raise DataError(
+                f"{data.labels}: {item.name!r} is unseen too, by {data.unseen}; keep it in one of them"
+            )
+    return items
+
+
+def _images_folder(data: DataConfig) -> Path | None:
+    if data.images is None:
+        return None
+    folder = Path(data.images).expanduser()
+    if not folder.is_dir():
+        raise ConfigError(f"data.images: there is no folder {data.images}; correct the path")
+    return folder
+
+
+def _train_source(data: DataConfig) -> str:
+    return data.labels or data.images or "data"
+
+
+def _rows(path: Path) -> list[tuple[int, str, str]]:
+    """The CSV's lines as (number, file, label), without blank ones."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            header = [name.strip().casefold() for name in next(reader, [])]
+            lines = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: it is no CSV in UTF-8 ({error}); save it as UTF-8 with commas") from error
+    if not {"file", "label"} <= set(header):
+        raise DataError(f"{path}, line 1: the header is {','.join(header)[:80]!r}; it must be 'file,label'")
+    file_column, label_column = header.index("file"), header.index("label")
+    rows = []
+    for number, row in lines:
+        if len(row) != len(header):
+            raise DataError(
+                f"{path}, line {number}: it has {len(row)} columns where the header has {len(header)}"
+            )
+        rows.append((number, row[file_column].strip(), row[label_column].strip()))
+    return rows
+
+
+def _numbers(label_names: Sequence[str]) -> dict[str, int]:
+    numbers = {name.casefold(): number for number, name in enumerate(label_names)}
+    if len(numbers) < len(label_names):
+        raise ConfigError(
+            f"data.label_names: {label_names[0]!r} stands there twice; name two different labels"
+        )
+    return numbers
+
+
+def _read(items: Sequence[Labelled], image_size: int, skipped: list[str]) -> Examples:
+    """Decode `items`; a sentence for each that is no image goes to `skipped`."""
+    images, usable = [], []
+    for item in items:
+        try:
+            images.append(decode_image(read_image_file(item.path), image_size))
+        except DataError as error:
+            skipped.append(f"{item.name}: {error}")
+        else:
+            usable.append(item)
+    stacked = np.stack(images) if images else np.zeros((0, image_size, image_size, 3), np.uint8)
+    labels = np.array([item.label for item in usable], np.int64)
+    return Examples(stacked, labels, tuple(item.name for item in usable))
+
+
+def _to_rgb(image: "Image.Image") -> "Image.Image":
+    from PIL import Image
+
+    if image.mode.startswith("I"):  # 16-bit grey
+        grey = np.asarray(image).astype(np.int64)
+        image = Image.fromarray((grey * 255 // max(int(grey.max()), 1)).astype(np.uint8))
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    pixels = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", pixels.size, "black"), pixels).convert("RGB")

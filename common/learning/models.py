@@ -1,0 +1,120 @@
+"""The built-in models, written as a user writes one: a function of options that returns a `Learner`.
+
+Options are checked before TensorFlow is loaded.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
+
+from common.config import Config, convert
+from common.errors import DataError
+from common.learning.augmentation import Augmentation
+
+if TYPE_CHECKING:
+    from common.learning.keras_learner import KerasLearner
+
+Fraction = Annotated[float, msgspec.Meta(ge=0, lt=1)]
+
+
+class SimpleCnn(Config, frozen=True):
+    """Options of `simple_cnn`. Sizes in pixels."""
+
+    image_size: Annotated[int, msgspec.Meta(ge=16, le=1024)] = 128
+    dropout: Fraction = 0.0
+    label_smoothing: Fraction = 0.0
+    augmentation: Augmentation = Augmentation()
+
+
+class MobileNetV2(Config, frozen=True):
+    """Options of `mobilenet_v2`. Sizes in pixels."""
+
+    image_size: Annotated[int, msgspec.Meta(ge=32, le=1024)] = 128
+    alpha: Annotated[float, msgspec.Meta(ge=0.1, le=2)] = 0.35
+    weights: str | None = "imagenet"
+    """`imagenet` (downloaded), the path of a file without top, or null for random. Only `initial` reads it."""
+    trainable_layers: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 60
+    """How many of the last layers below the classifier are trained, counted as Keras lists them."""
+    batch_norm: Literal["frozen", "trained"] = "frozen"
+    """`frozen` keeps the pretrained statistics and scales; `trained` trains those of the trained layers."""
+    dropout: Fraction = 0.2
+    label_smoothing: Fraction = 0.0
+    augmentation: Augmentation = Augmentation()
+
+
+def simple_cnn(options: Mapping[str, Any]) -> "KerasLearner":
+    """Three blocks of convolution and max-pooling (8, 16, 32 filters), then dense 32 and 1. Raises ConfigError."""
+    chosen = convert(dict(options), SimpleCnn, "options of simple_cnn")
+    from common.learning.framework import keras
+    from common.learning.keras_learner import KerasLearner
+
+    layers: list[Any] = [
+        keras.Input((chosen.image_size, chosen.image_size, 3)),
+        keras.layers.Rescaling(1 / 255),
+    ]
+    for filters in (8, 16, 32):
+        layers += [
+            keras.layers.Conv2D(filters, 3, padding="same", activation="relu"),
+            keras.layers.MaxPooling2D(),
+        ]
+    layers += [
+        keras.layers.Flatten(),
+        keras.layers.Dense(32, activation="relu"),
+        keras.layers.Dropout(chosen.dropout),
+    ]
+    layers += [keras.layers.Dense(1, activation="sigmoid")]
+    return KerasLearner(
+        keras.Sequential(layers), augmentation=chosen.augmentation, label_smoothing=chosen.label_smoothing
+    )
+
+
+def mobilenet_v2(options: Mapping[str, Any]) -> "KerasLearner":
+    """MobileNetV2 (Sandler et al. 2018) below average pooling, dropout and one sigmoid. Raises ConfigError.
+
+    Where `options` name pretrained weights, `initial` raises DataError if it cannot read them.
+    """
+    chosen = convert(dict(options), MobileNetV2, "options of mobilenet_v2")
+    from common.learning.framework import keras
+    from common.learning.keras_learner import KerasLearner
+
+    backbone = _backbone(chosen, None)
+    frozen = backbone.layers[: max(len(backbone.layers) - chosen.trainable_layers, 0)]
+    for layer in backbone.layers:
+        is_norm = isinstance(layer, keras.layers.BatchNormalization)
+        layer.trainable = layer not in frozen and not (is_norm and chosen.batch_norm == "frozen")
+    model = keras.Sequential(
+        [
+            keras.Input((chosen.image_size, chosen.image_size, 3)),
+            keras.layers.Rescaling(1 / 127.5, offset=-1),
+            backbone,
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dropout(chosen.dropout),
+            keras.layers.Dense(1, activation="sigmoid"),
+        ]
+    )
+
+    def pretrain(fresh: Any) -> None:
+        fresh.get_layer(backbone.name).set_weights(_backbone(chosen, chosen.weights).get_weights())
+
+    return KerasLearner(
+        model,
+        augmentation=chosen.augmentation,
+        label_smoothing=chosen.label_smoothing,
+        pretrain=pretrain if chosen.weights else None,
+    )
+
+
+def _backbone(chosen: MobileNetV2, weights: str | None) -> Any:
+    from common.learning.framework import keras
+
+    if weights not in {None, "imagenet"} and not Path(str(weights)).is_file():
+        raise DataError(f"weights: {weights} is not a file")
+    shape = (chosen.image_size, chosen.image_size, 3)
+    try:
+        return keras.applications.MobileNetV2(
+            input_shape=shape, alpha=chosen.alpha, include_top=False, weights=weights, name="mobilenet_v2"
+        )
+    except (OSError, ValueError) as error:
+        raise DataError(f"weights: cannot use {weights}: {error}") from error

@@ -1,0 +1,206 @@
+"""Making a federation out of one folder: label CSVs for the coordinator and every site, no image copied.
+
+Near copies stay together. Within each label, groups are taken in the order of the SHA-256 of seed and
+name, and each goes to the part that is furthest behind its share (the Sainte-Laguë method, with images
+as votes). That depends on nothing but names, seed and groups, so any machine makes the same split.
+Large groups tend to fall to large parts, which leaves few copies among the unseen images.
+"""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from common.config import Config
+from common.errors import ConfigError, DataError
+from common.files import write_atomic
+from common.learning.images import Labelled, find_labelled, open_image, read_image_file, write_label_csv
+from common.topics import NAME_PATTERN
+from coordinator.dataset.near_copies import Fingerprint, distances, fingerprint, join
+
+COORDINATOR = "coordinator"
+
+
+class SplitOptions(Config, frozen=True):
+    """How to split: `shares` are the coordinator's and then one for each of `sites`, 1 together.
+
+    `unseen_share` of every site's images is held back from training; `label_names` are the folders,
+    the negative label first.
+    """
+
+    shares: tuple[float, ...] = (0.6, 0.2, 0.2)
+    unseen_share: float = 0.4
+    seed: int = 0
+    sites: tuple[str, ...] = ("rpi1", "rpi2")
+    label_names: tuple[str, str] = ("no", "yes")
+
+
+class Part(msgspec.Struct, frozen=True):
+    """One CSV of the federation: its name without `.csv`, and what is in it."""
+
+    name: str
+    images: int
+    labels: dict[str, int]
+    groups: int
+    """Different images among them, near copies counted once."""
+
+
+class SplitReport(msgspec.Struct, frozen=True):
+    """What was found in the folder, and which part got how much of it."""
+
+    seed: int
+    files: int
+    """Files that are images."""
+    exact_copies: int
+    """Files that are, byte for byte, a copy of another one."""
+    near_copies: int
+    """Further files that are near copies of another one."""
+    groups: int
+    """Different images, near copies counted once."""
+    largest_group: int
+    skipped: tuple[str, ...]
+    """A sentence for each file that is no image."""
+    contradictions: tuple[tuple[str, ...], ...]
+    """Groups of near copies with both labels: label noise, or a wrong join."""
+    twins: tuple[tuple[str, ...], ...]
+    """The names of all groups of more than one file."""
+    parts: tuple[Part, ...]
+
+
+class _Group(msgspec.Struct, frozen=True):
+    """Near copies of one image, sorted by name, and the label that most of them have."""
+
+    items: tuple[Labelled, ...]
+    label: int
+
+
+def split(images: Path, out: Path, options: SplitOptions) -> SplitReport:
+    """Write `coordinator.csv`, `SITE.csv`, `SITE_unseen.csv` and `split.json` into `out`.
+
+    The CSVs name files relative to `images`, a folder with one folder a label. Raises ConfigError for
+    options or a folder that cannot be, DataError where a part would lack a label, WorkError where `out`
+    cannot be written.
+    """
+    shares = _part_shares(options)
+    if not images.is_dir():
+        raise ConfigError(f"{images}: there is no such folder; correct the path")
+    try:
+        items = find_labelled(images, options.label_names)
+    except OSError as error:
+        raise ConfigError(f"{error.filename}: {error.strerror}; correct the path or its rights") from error
+    groups, exact_copies, skipped = _find_groups(items)
+    parts = _assign(groups, shares, options.seed)
+    report = SplitReport(
+        seed=options.seed,
+        files=sum(len(group.items) for group in groups),
+        exact_copies=exact_copies,
+        near_copies=sum(len(group.items) - 1 for group in groups) - exact_copies,
+        groups=len(groups),
+        largest_group=max((len(group.items) for group in groups), default=0),
+        skipped=tuple(skipped),
+        contradictions=_names(group for group in groups if len({item.label for item in group.items}) > 1),
+        twins=_names(group for group in groups if len(group.items) > 1),
+        parts=tuple(_describe(name, found, options.label_names) for name, found in parts.items()),
+    )
+    _check_parts(images, report)
+    for name, found in parts.items():
+        rows = sorted((item.name, options.label_names[item.label]) for group in found for item in group.items)
+        write_label_csv(out / f"{name}.csv", rows)
+    write_atomic(out / "split.json", msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+    return report
+
+
+def _part_shares(options: SplitOptions) -> dict[str, float]:
+    """The share of each part in all images; a part without a share is left out."""
+    names = (COORDINATOR, *options.sites)
+    if len(options.shares) != len(names):
+        raise ConfigError(
+            f"shares: {len(options.shares)} are given; give {len(names)}, one each for {', '.join(names)}"
+        )
+    if len(set(names)) != len(names):
+        raise ConfigError(f"sites: {', '.join(options.sites)}: name each site once, and none {COORDINATOR!r}")
+    for site in options.sites:
+        if not re.match(NAME_PATTERN, site):
+            raise ConfigError(f"sites: {site!r} is no device id; use 1 to 32 of a-z, 0-9 and '-'")
+    if min(options.shares) < 0 or abs(sum(options.shares) - 1) > 1e-6:
+        raise ConfigError(f"shares: {options.shares} must not be negative, and must add up to 1")
+    if not 0 <= options.unseen_share < 1:
+        raise ConfigError(f"unseen_share: {options.unseen_share} must be at least 0 and below 1")
+    shares = {COORDINATOR: options.shares[0]}
+    for site, share in zip(options.sites, options.shares[1:], strict=True):
+        shares[site] = share * (1 - options.unseen_share)
+        shares[f"{site}_unseen"] = share * options.unseen_share
+    return {name: share for name, share in shares.items() if share > 0}
+
+
+def _find_groups(items: Sequence[Labelled]) -> tuple[list[_Group], int, list[str]]:
+    """Group near copies; also the number of exact copies, and a sentence for each file that is no image."""
+    same: dict[bytes, list[Labelled]] = {}
+    fingerprints: dict[bytes, Fingerprint] = {}
+    skipped = []
+    for item in items:
+        if not item.name.isprintable():  # neither a CSV nor JSON could hold what is not Unicode
+            skipped.append(f"{item.name!a}: the name is not printable; rename the file")
+            continue
+        try:
+            data = read_image_file(item.path)
+            digest = hashlib.sha256(data).digest()
+            if digest not in fingerprints:
+                fingerprints[digest] = fingerprint(open_image(data))
+        except DataError as error:
+            skipped.append(f"{item.name}: {error}")
+        else:
+            same.setdefault(digest, []).append(item)
+    if not same:
+        return [], 0, skipped
+    copies = list(same.values())
+    joined = join(distances(list(fingerprints.values())))
+    groups = [_group([item for index in indices for item in copies[index]]) for indices in joined]
+    return groups, sum(len(found) - 1 for found in copies), skipped
+
+
+def _group(items: list[Labelled]) -> _Group:
+    positive = sum(item.label for item in items)
+    return _Group(tuple(sorted(items, key=lambda item: item.name)), int(2 * positive > len(items)))
+
+
+def _assign(groups: Sequence[_Group], shares: dict[str, float], seed: int) -> dict[str, list[_Group]]:
+    """Deal the groups of each label out to the parts."""
+    parts: dict[str, list[_Group]] = {name: [] for name in shares}
+    for label in (0, 1):
+        dealt = dict.fromkeys(shares, 0)
+        for group in sorted(
+            (group for group in groups if group.label == label), key=lambda g: _rank(g, seed)
+        ):
+            size = len(group.items)
+            behind = min(shares, key=lambda name: (dealt[name] + size / 2) / shares[name])
+            dealt[behind] += size
+            parts[behind].append(group)
+    return parts
+
+
+def _rank(group: _Group, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed}:{group.items[0].name}".encode()).digest()
+
+
+def _describe(name: str, groups: Sequence[_Group], label_names: Sequence[str]) -> Part:
+    found = Counter(label_names[item.label] for group in groups for item in group.items)
+    return Part(name, found.total(), {label: found[label] for label in label_names}, len(groups))
+
+
+def _names(groups: Iterable[_Group]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(item.name for item in group.items) for group in groups)
+
+
+def _check_parts(images: Path, report: SplitReport) -> None:
+    for part in report.parts:
+        for label, count in part.labels.items():
+            if count == 0:
+                problem = f" ({len(report.skipped)} files skipped)" if report.skipped else ""
+                raise DataError(
+                    f"{images}: {report.groups} different images{problem} leave none labelled {label!r} "
+                    f"for {part.name}; add images, or have fewer sites or larger shares"
+                )

@@ -1,0 +1,144 @@
+"""The global model as files for people and, if wanted, as a release for the fleet."""
+
+import hashlib
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
+import numpy as np
+
+from common.blobs import BlobStore, read_verified
+from common.config import DataConfig
+from common.errors import ConfigError, DataError, WorkError
+from common.learning.export import Agreement, agreement
+from common.learning.seam import Learner, load
+from common.messages import Ref
+from common.weights import Tensor, difference, unpack
+from coordinator.config import CoordinatorConfig
+from coordinator.round import Phase
+from coordinator.store import Release, Store
+from coordinator.wording import count, size
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Tell: TypeAlias = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class GlobalModel:
+    """The global weights, and the round that made them: 0 for the initial model."""
+
+    ref: Ref
+    round: int
+    weights: list[Tensor]
+
+
+class Export(msgspec.Struct, frozen=True, kw_only=True):
+    """What an export wrote. `size` in bytes and `sha256` are the TFLite file's; no agreement without images."""
+
+    round: int
+    model: str
+    tflite: str
+    keras: str
+    size: int
+    sha256: str
+    agreement: Agreement | None
+    release: str | None = None
+
+
+def export(learner: Learner, model: GlobalModel, data: DataConfig, folder: Path, tell: Tell) -> Export:
+    """Write `model.tflite` and `model.keras` into `folder`, and measure how far they agree on the images of `data`.
+
+    `tell` hears what is being done. Raises DataError for images that cannot be used, WorkError where the
+    learner cannot convert or the disk fails.
+    """
+    has_images = bool(data.images or data.labels or data.unseen or data.loader)
+    tell("converting")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tflite = learner.export(model.weights, folder)
+        content = tflite.read_bytes()
+    except OSError as error:
+        raise WorkError(f"{folder}: cannot write the model: {error.strerror}") from error
+    if has_images:
+        tell("comparing both on the coordinator's images")
+    return Export(
+        round=model.round,
+        model=model.ref.id,
+        tflite=str(tflite),
+        keras=str(tflite.with_suffix(".keras")),
+        size=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        agreement=_agreement(learner, model.weights, data, tflite) if has_images else None,
+    )
+
+
+def publish(exported: Export, model: GlobalModel, config: CoordinatorConfig, store: Store) -> Export:
+    """Make the exported TFLite file the release of the fleet: a running coordinator announces it at once.
+
+    Its chunks are no larger than the global model's, which were cut to what the broker carries. Raises WorkError.
+    """
+    copy = config.folder / "release.tmp"
+    try:
+        shutil.copyfile(exported.tflite, copy)
+    except OSError as error:
+        raise WorkError(f"{copy}: cannot copy the release there: {error.strerror}") from error
+    ref = BlobStore(config.releases).add(copy, None, min(config.transfer.chunk_bytes, model.ref.chunk_bytes))
+    release = Release(
+        release=f"r{model.round}-{ref.id[:8]}",
+        model=ref,
+        round=model.round,
+        labels=config.data.label_names,
+        created=time.time(),
+    )
+    store.add_release(release)
+    return msgspec.structs.replace(exported, release=release.release)
+
+
+def read_global(store: Store, blobs: BlobStore, learner: Learner) -> GlobalModel:
+    """Read the global weights, also while a running coordinator replaces them.
+
+    Raises ConfigError where there are none yet or `learner` is another model, DataError where they are damaged.
+    """
+    while True:
+        ref, number = store.global_model(), _last_committed(store)
+        if ref is None:
+            raise ConfigError("there is no global model yet: a coordinator makes it when it is first served")
+        try:
+            spec, content = blobs.head(ref).spec or (), read_verified(blobs.body(ref.id))
+        except DataError:
+            if store.global_model() == ref:
+                raise
+            continue
+        if store.global_model() == ref:
+            break
+    if (reason := difference(spec, learner.spec())) is not None:
+        raise ConfigError(f"what 'model' describes is not the global model: {reason}; set 'model' as it was")
+    return GlobalModel(ref, number, unpack(spec, content))
+
+
+def _last_committed(store: Store) -> int:
+    return max((row.round for row in store.rounds() if row.phase == Phase.COMMITTED), default=0)
+
+
+def _agreement(learner: Learner, weights: list[Tensor], data: DataConfig, tflite: Path) -> Agreement:
+    site = load(data, learner.image_size)
+    images = np.concatenate([site.train.images, site.unseen.images])
+    return agreement(learner.predict(weights, images), tflite, images)
+
+
+def show(exported: Export, console: "Console") -> None:
+    """Print what an export wrote."""
+    console.print(f"{exported.tflite}: {size(exported.size)}, the global model of round {exported.round}")
+    console.print(exported.keras)
+    if (found := exported.agreement) is not None:
+        told = f"largest difference {found.max_difference:.2g}, another label on {found.other_labels}"
+        style = "red" if found.other_labels else "green"
+        console.print(f"TFLite against Keras on {count(found.images, 'image')}: {told}", style=style)
+    if exported.release:
+        console.print(f"Release {exported.release}: a running coordinator offers it to every device now.")

@@ -1,0 +1,46 @@
+"""`python -m coordinator.rehearsal`: the demo and the benchmark behind `make demo` and `make bench`."""
+
+import shutil
+from pathlib import Path
+
+import click
+
+from common.command import Commands, console
+
+
+@click.group(cls=Commands)
+def main() -> None:
+    """Rehearse whole federations on this machine."""
+
+
+@main.command()
+@click.option("--folder", type=click.Path(path_type=Path), default=Path("runs/demo"), show_default=True)
+@click.option("--images", type=click.Path(path_type=Path), help="A folder with yes/ and no/; drawn slices by default.")
+@click.option("--weights", help="Pretrained MobileNetV2 weights, or 'imagenet'; the small CNN by default.")
+@click.option("--seed", default=0, show_default=True, help="Of the split and the training.")
+def demo(folder: Path, images: Path | None, weights: str | None, seed: int) -> None:
+    """Run a federation from images to predictions over MQTT."""
+    from coordinator.rehearsal.demo import Demo
+    from coordinator.rehearsal.summary import show_demo
+
+    out = console()
+    show_demo(Demo(folder, images, weights, seed, out).run(), folder, out)
+
+
+@main.command()
+@click.option("--folder", type=click.Path(path_type=Path), default=Path("runs/bench"), show_default=True)
+@click.option("--devices", multiple=True, type=click.IntRange(1, 200), default=(2, 4, 10), show_default=True)
+@click.option("--rounds", type=click.IntRange(1, 1000), default=10, show_default=True)
+def bench(folder: Path, devices: tuple[int, ...], rounds: int) -> None:
+    """Measure rounds beside a bare loop of paho."""
+    from coordinator.rehearsal.bench import bench as measure
+    from coordinator.rehearsal.summary import show_bench
+
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    out = console()
+    show_bench(measure(folder, devices, rounds, out.print), folder, out)
+
+
+if __name__ == "__main__":
+    main(prog_name="fedpi-rehearsal")

@@ -1,0 +1,80 @@
+"""Asking the devices: image bytes go out over MQTT, predictions come back."""
+
+import hashlib
+import queue
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from common import topics
+from common.config import BrokerConfig
+from common.errors import LinkError, PeerError, WorkError
+from common.link import Link, Received, Subscribed
+from common.messages import Prediction, decode_story
+from common.topics import Kind, topic
+
+ANSWER_S = 30.0
+AGAIN_S = 3.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A device's prediction, and how long it took from publish to answer, in milliseconds."""
+
+    prediction: Prediction
+    round_trip_ms: float
+
+
+class Asker:
+    """A connection that asks one device at a time, as an application would."""
+
+    def __init__(self, federation: str, broker: BrokerConfig) -> None:
+        self._federation = federation
+        self._inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self._link = Link("asker", f"fedpi-{federation}-asker", broker, self._inbox.put)
+
+    def start(self, devices: Mapping[str, object]) -> None:
+        """Connect, and listen to the predictions of `devices`. Raises LinkError."""
+        self._link.start()
+        deadline = time.monotonic() + ANSWER_S
+        while not self._link.limits.protocol:
+            if time.monotonic() > deadline:
+                raise LinkError("the broker does not answer")
+            time.sleep(0.02)
+        for device in devices:
+            self._link.subscribe(topic(Kind.DEV_PREDICTION, self._federation, device=device))
+        granted = 0
+        while granted < len(devices):
+            granted += isinstance(self._inbox.get(timeout=ANSWER_S), Subscribed)
+
+    def ask(self, device: str, image: bytes) -> Answer:
+        """Send one image to `device` and wait for its answer. Raises WorkError when none comes."""
+        request = hashlib.sha256(image).hexdigest()[:16]
+        started = time.monotonic()
+        while time.monotonic() - started < ANSWER_S:
+            self._link.publish(topic(Kind.DEV_INFER, self._federation, device=device), image)
+            if (found := self._await(device, request)) is not None:
+                return Answer(found, 1000 * (time.monotonic() - started))
+        raise WorkError(f"{device} did not answer within {ANSWER_S:g} s; is its serving process running?")
+
+    def stop(self) -> None:
+        """Disconnect."""
+        self._link.stop()
+
+    def _await(self, device: str, request: str) -> Prediction | None:
+        deadline = time.monotonic() + AGAIN_S
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                event = self._inbox.get(timeout=left)
+            except queue.Empty:
+                return None
+            if not isinstance(event, Received):
+                continue
+            try:
+                address = topics.parse(event.topic)
+                prediction = decode_story(event.payload, Prediction)
+            except PeerError:
+                continue
+            if address.device == device and prediction.request == request:
+                return prediction
+        return None

@@ -1,0 +1,32 @@
+"""What the demo trains: one recipe for the small CNN, one for MobileNetV2, as measured in `docs/learning.md`."""
+
+from typing import Any
+
+import msgspec
+
+
+class Recipe(msgspec.Struct, frozen=True):
+    """Model, initial training and rounds, in the words of the coordinator's configuration."""
+
+    model: dict[str, Any]
+    initial: dict[str, Any]
+    training: dict[str, Any]
+    rounds: int
+
+
+SIMPLE_CNN = Recipe(
+    model={"name": "simple_cnn", "options": {"image_size": 96}},
+    initial={"source": "train", "epochs": 12, "batch_size": 16, "learning_rate": 1e-3},
+    training={"epochs": 2, "batch_size": 16, "learning_rate": 1e-3},
+    rounds=5,
+)
+
+
+def mobilenet_v2(weights: str) -> Recipe:
+    """Return the recipe with pretrained `weights`: a path, or `imagenet`."""
+    return Recipe(
+        model={"name": "mobilenet_v2", "options": {"alpha": 0.35, "image_size": 128, "weights": weights}},
+        initial={"source": "train", "epochs": 20, "batch_size": 16, "learning_rate": 5e-4},
+        training={"epochs": 2, "batch_size": 16, "learning_rate": 2e-4},
+        rounds=5,
+    )

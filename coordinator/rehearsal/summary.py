@@ -1,0 +1,90 @@
+"""The demo's and the benchmark's results, told to a person."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from common.command import table
+from common.learning.evaluation import Evaluation
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from coordinator.rehearsal.bench import Report as BenchReport
+    from coordinator.rehearsal.demo import Report as DemoReport
+
+
+def show_demo(report: "DemoReport", folder: Path, out: "Console") -> None:
+    """Print what the demo found, for a newcomer."""
+    out.print()
+    if report.is_synthetic:
+        out.print("These images are drawn, not scanned: the figures say that the system works, nothing about patients.")
+    rows = []
+    for when, assessment in (("before the rounds", report.before), ("after the rounds", report.after)):
+        for site, figures in assessment.sites.items():
+            rows.append((when, site, *_figures(figures)))
+        rows.append((when, "all", *_figures(assessment.together)))
+    columns = ("global model", "site", "unseen images", "accuracy", "AUC", "loss", "missed", "false alarms")
+    out.print(table(columns, rows, title="The global model on images that no training ever saw"))
+    out.print(
+        f"{report.after.together.count} images are few: one image more or less right moves the accuracy by "
+        f"{100 / max(report.after.together.count, 1):.1f} points."
+    )
+    out.print()
+    serving = report.serving
+    agree = (
+        "the same label as Keras on every one"
+        if serving.label_disagreements == 0
+        else f"another label than Keras on {serving.label_disagreements}"
+    )
+    out.print(
+        f"Release {report.release['release']} answered {serving.count} images over MQTT: {agree}, probabilities within "
+        f"{serving.max_difference:.1g}; {serving.p50_ms:.1f} ms on the device (95 %: {serving.p95_ms:.1f} ms)."
+    )
+    out.print(f"All of it took {report.seconds:.0f} s. Look at {folder}/rounds.png, roc.png and report.json;")
+    out.print(f"the model is {folder}/release/model.tflite.")
+
+
+def show_bench(report: "BenchReport", folder: Path, out: "Console") -> None:
+    """Print the benchmark's table."""
+    rows = [
+        (
+            m.devices,
+            f"{m.seconds:.2f}",
+            f"{m.bare_seconds:.2f}",
+            f"{m.ratio:.2f}",
+            f"{m.coordinator_mb:.0f}",
+            f"{m.bare_coordinator_mb:.0f}",
+            f"{m.device_mb:.0f}",
+            f"{m.idle_device_mb:.0f}",
+            f"{m.published_share:.4f}",
+        )
+        for m in report.results
+    ]
+    columns = (
+        "devices",
+        "s/round",
+        "bare s/round",
+        "ratio",
+        "coordinator MB",
+        "bare MB",
+        "device MB",
+        "idle device MB",
+        "published / model",
+    )
+    out.print(table(columns, rows, title=f"{report.model_bytes / 1e6:.2f} MB model in {report.tensors} tensors"))
+    out.print(f"report: {folder / 'report.json'}")
+
+
+def _figures(e: Evaluation) -> tuple[str, ...]:
+    return (
+        str(e.count),
+        _number(e.accuracy),
+        _number(e.auc),
+        _number(e.loss),
+        f"{e.false_negatives} of {e.false_negatives + e.true_positives}",
+        f"{e.false_positives} of {e.false_positives + e.true_negatives}",
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
