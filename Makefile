@@ -47,17 +47,8 @@ format: setup  ## Format the code.
 bench: setup  ## Measure rounds beside a bare loop of paho, over Mosquitto.
 	$(BIN)/python -m coordinator.rehearsal bench --rounds $(ROUNDS)
 
-# What `pip` would install on a 64-bit Raspberry Pi OS: wheels only, nothing is built there.
 wheels: setup  ## Show that all requirements resolve to wheels for a Raspberry Pi.
-	@for version in 3.11 3.13; do \
-	  $(BIN)/pip install --quiet --dry-run --ignore-installed --target build/wheels --only-binary :all: \
-	    --python-version $$version --implementation cp \
-	    --platform manylinux2014_aarch64 --platform manylinux_2_17_aarch64 --platform manylinux_2_28_aarch64 \
-	    --platform manylinux_2_36_aarch64 --platform linux_aarch64 \
-	    --report build/wheels-$$version.json \
-	    $$($(BIN)/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; o = p["optional-dependencies"]; print(" ".join(repr(r).replace(" ", "") for r in p["dependencies"] + o["learning"] + o["inference"] + o["broker"] + o["tools"]))') \
-	  && $(BIN)/python -c 'import json, sys; found = json.load(open(sys.argv[2]))["install"]; print(f"aarch64, Python {sys.argv[1]}: {len(found)} wheels, among them", ", ".join(f"{i[\"metadata\"][\"name\"]} {i[\"metadata\"][\"version\"]}" for i in found if i["requested"] if i.get("requested")))' $$version build/wheels-$$version.json || exit 1; \
-	done
+	$(BIN)/python .ci/wheels.py
 
 clean:  ## Remove what the other targets made.
 	rm -rf $(VENV) build runs *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -162,8 +162,8 @@ class BlobStore:
         with contextlib.suppress(PeerError, DataError):
             ref = self.ref(blob)
             head = self.head(ref)
-            chunks = Layout(0, head.size, head.chunk_bytes).total
-            if ref.id == blob and self._intact(self.body(blob), head) == full(chunks):
+            is_whole = self._intact(self.body(blob), head) == full(Layout(0, head.size, head.chunk_bytes).total)
+            if ref.id == blob and is_whole and self.body(blob).stat().st_size == head.size:
                 return True
         self._close(self.body(blob))
         self.body(blob).replace(self.part(blob))

@@ -62,7 +62,7 @@ class TransferConfig(Config, frozen=True):
     """Sizes and timers of blob transfers. Every default fits the smallest broker that is named in the protocol."""
 
     chunk_bytes: Annotated[int, msgspec.Meta(ge=2**12, le=2**18)] = 2**16
-    credit_chunks: Annotated[int, msgspec.Meta(ge=2, le=500)] = 128
+    credit_chunks: Annotated[int, msgspec.Meta(ge=2, le=500)] = 320
     """Chunks that all senders together may have on their way to this process."""
     window_chunks: Annotated[int, msgspec.Meta(ge=1, le=500)] = 500
     """Chunks of a model that a device asks for at once: half the smallest default queue of any broker."""

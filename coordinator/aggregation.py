@@ -4,6 +4,7 @@ Blocks are summed in float64 in the order of the sorted device ids, so the same 
 bytes whatever order they arrived in.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -66,7 +67,6 @@ def _add(base: Tensor, mean: NDArray[np.float64]) -> Tensor:
 
 
 def _read(file: IO[bytes], segment: Segment) -> Tensor:
-    file.seek(segment.offset)
-    if len(data := file.read(segment.nbytes)) != segment.nbytes:
+    if len(data := os.pread(file.fileno(), segment.nbytes, segment.offset)) != segment.nbytes:
         raise DataError(f"{file.name}: the file is too short")
     return np.frombuffer(data, segment.dtype)

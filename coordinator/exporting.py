@@ -134,7 +134,8 @@ def _agreement(learner: Learner, weights: list[Tensor], data: DataConfig, tflite
 
 def show(exported: Export, console: "Console") -> None:
     """Print what an export wrote."""
-    console.print(f"{exported.tflite}: {size(exported.size)}, the global model of round {exported.round}")
+    what = f"the global model of round {exported.round}" if exported.round else "the initial model"
+    console.print(f"{exported.tflite}: {size(exported.size)}, {what}")
     console.print(exported.keras)
     if (found := exported.agreement) is not None:
         told = f"largest difference {found.max_difference:.2g}, another label on {found.other_labels}"

@@ -123,7 +123,7 @@ def _show_bars(moments: Iterable[Moment], console: "Console") -> Moment:
 
     what, since = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[time]}")
     with Progress(what, BarColumn(20), MofNCompleteColumn(), since, console=console) as bars:
-        whole, current = bars.add_task("rounds", time=""), bars.add_task("", time="", visible=False)
+        whole, current = bars.add_task("rounds", total=None, time=""), bars.add_task("", visible=False, time="")
         before, now = None, None
         for now in moments:
             for row in now.closed[len(before.closed) if before else 0 :]:

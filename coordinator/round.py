@@ -203,6 +203,8 @@ def _checked_in(round_: Round, device: str, now: float) -> Step:
 
 
 def _offered(round_: Round, offer: Offer, now: float) -> Step:
+    if offer.round == round_.number and round_.phase is Phase.SELECTING:
+        return round_, ()  # a power cut took the cohort: the device checks in again and keeps its offer
     member = round_.member(offer.device)
     if (answer := _answer(round_, member, offer)) is not None:
         return round_, (answer,)

@@ -11,12 +11,14 @@ from coordinator.wording import count, styled
 if TYPE_CHECKING:
     from rich.console import Console, Group, RenderableType
     from rich.table import Table
+    from rich.text import Text
 
     from coordinator.spectator import Glimpse
 
 LEAST_EVENTS = 5
 MOST_EVENTS = 10
-FRAME_ROWS = 8
+RELEASE_WIDTH = 16
+FRAME_ROWS = 9
 """Rows that are neither devices nor events."""
 
 
@@ -31,11 +33,11 @@ def draw(picture: Picture, rows: int) -> "Group":
     where = picture.round.text if picture.round else "No round was heard of yet."
     return Group(
         _head(picture),
-        Text(printable(where), style="bold"),
+        _line(where, "bold"),
         _devices(list(picture.devices.values())[:room], len(picture.devices) - drawn),
         _events(picture, events),
         Text(),
-        Text(_foot(picture), style="dim"),
+        _line(_foot(picture), "dim"),
     )
 
 
@@ -70,19 +72,20 @@ def _devices(devices: list[DevicePicture], hidden: int) -> "Table":
 
     table = Table("device", "doing", "trained", "", "release", box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
     table.columns[1].ratio = 1
+    table.columns[4].max_width = RELEASE_WIDTH
     for device in devices:
         status, trained = device.status, device.trained
         is_here = status.state == "online"
         doing = status.doing if is_here else f"offline: {status.text}"
         table.add_row(
             Text(status.device, style="green" if is_here else "red"),
-            Text(printable(doing)),
+            _line(doing),
             "" if trained is None else ProgressBar(1.0, trained, width=12),
             "" if trained is None else f"{trained:4.0%}",
-            Text(printable(status.release)),
+            _line(status.release),
         )
     if hidden:
-        table.add_row("", Text(f"and {count(hidden, 'device')} more", style="dim"))
+        table.add_row("", _line(f"and {count(hidden, 'device')} more", "dim"))
     return table
 
 
@@ -93,7 +96,7 @@ def _events(picture: Picture, most: int) -> "Table":
     table = Table.grid("time", "event", padding=(0, 2))
     for at, sentence in picture.events[-most:]:
         clock = time.strftime("%H:%M:%S", time.localtime(at))
-        table.add_row(Text(clock, style="dim"), Text(printable(sentence), overflow="ellipsis", no_wrap=True))
+        table.add_row(Text(clock, style="dim"), _line(sentence))
     return table
 
 
@@ -102,3 +105,10 @@ def _foot(picture: Picture) -> str:
     if picture.malformed:
         problems.append(f"{count(picture.malformed, 'malformed message')} dropped")
     return " · ".join([*problems, "Ctrl+C ends this view only"])
+
+
+def _line(text: str, style: str = "") -> "Text":
+    """Text that peers may have written: no control characters, and never more than a row."""
+    from rich.text import Text
+
+    return Text(printable(text), style=style, no_wrap=True, overflow="ellipsis")

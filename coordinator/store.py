@@ -6,6 +6,8 @@ block the writer (WAL). A run that the operator asks for is a row, so it survive
 
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -149,10 +151,14 @@ class Store:
     # ---- rounds -----------------------------------------------------------------------------
 
     def save(self, round_: Round, run: int, traffic: tuple[int, int] = (0, 0)) -> None:
-        """Checkpoint a round, its ledger, the bytes that it moved (down, up) and, once committed, its model."""
+        """Checkpoint a round, its ledger, the bytes that it moved (down, up) and, once committed, its model.
+
+        Every checkpoint outlives the process. Only the last one waits for the disk: devices keep their
+        updates until a round is over, so what a power cut takes before, they say again.
+        """
         is_over = round_.phase in {Phase.COMMITTED, Phase.ABANDONED}
         closed = time.time() if is_over else None
-        with self._transaction():
+        with self._transaction(is_durable=is_over):
             self._db.execute(
                 "INSERT INTO rounds (round, run, phase, state, opened) VALUES (?, ?, ?, '', ?) ON CONFLICT DO NOTHING",
                 (round_.number, run, round_.phase, time.time()),
@@ -242,7 +248,7 @@ class Store:
 
     def newest_release(self) -> Release | None:
         """Return the release to serve."""
-        row = self._db.execute("SELECT * FROM releases ORDER BY created DESC LIMIT 1").fetchone()
+        row = self._db.execute("SELECT * FROM releases ORDER BY rowid DESC LIMIT 1").fetchone()
         if row is None:
             return None
         model, labels = msgspec.json.decode(row["model"], type=Ref), tuple(msgspec.json.decode(row["labels"]))
@@ -251,7 +257,7 @@ class Store:
 
     def see_devices(self, rows: list[DeviceRow]) -> None:
         """Note what devices last said of themselves."""
-        with self._transaction():
+        with self._transaction(is_durable=False):
             for row in rows:
                 values = (row.device, row.state, row.doing, row.release, row.seen)
                 self._db.execute("INSERT OR REPLACE INTO devices VALUES (?, ?, ?, ?, ?)", values)
@@ -281,9 +287,15 @@ class Store:
                 f"{path} has schema version {version}; this fedpi reads version {SCHEMA_VERSION}: upgrade fedpi"
             )
 
-    def _transaction(self) -> sqlite3.Connection:
-        self._db.execute("BEGIN IMMEDIATE")
-        return self._db  # as a context manager it commits, or rolls back when the block raises
+    @contextmanager
+    def _transaction(self, *, is_durable: bool) -> Iterator[None]:
+        self._db.execute(f"PRAGMA synchronous = {'FULL' if is_durable else 'NORMAL'}")
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            with self._db:  # commits, or rolls back when the block raises
+                yield
+        finally:
+            self._db.execute("PRAGMA synchronous = FULL")
 
 
 def _connect(path: Path, *, create: bool) -> sqlite3.Connection:

@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.1
 HEARTBEAT_S = 30.0
+NEWS_S = 0.5
+"""How often a status that changes is told: a stage that is over before is not worth a message."""
 LOG_EVERY_S = 1.0
 
 
@@ -57,6 +59,7 @@ class Daemon:
         self._epoch = ""
         self._release: ReleaseStatus | None = None
         self._next_heartbeat = 0.0
+        self._next_news = 0.0
         self._next_tick = 0.0
         self._log_at = 0.0
 
@@ -88,6 +91,9 @@ class Daemon:
         self._voice.ask(now)
         if (ended := self._serving.tick(now)) is not None:
             self._voice.serving_ended(ended)
+        if self._session.doing != self._voice.doing and now >= self._next_news:
+            self._next_news = now + NEWS_S
+            self._voice.status(self._session.doing)
         if now >= self._next_heartbeat:
             self._next_heartbeat = now + HEARTBEAT_S
             self._voice.status(self._session.doing)
@@ -182,7 +188,6 @@ class Daemon:
         self._session, commands = sessions.step(before, event, now)
         if self._session.doing != before.doing:
             log.info("now %s", self._session.doing)
-            self._voice.status(self._session.doing)
         for command in commands:
             self._execute(command, now)
 

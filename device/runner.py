@@ -1,5 +1,6 @@
 """The training process: `python -m device.runner FD NICENESS`. Reads jobs and writes events as JSON lines."""
 
+import mmap
 import os
 import queue
 import socket
@@ -62,7 +63,9 @@ class Workshop:
 def _read_weights(job: Job) -> tuple[Spec, list[Tensor]]:
     packed = Path(job.head).read_bytes()
     spec = decode_head(packed, ref_of(packed)).spec or ()
-    return spec, unpack(spec, Path(job.base).read_bytes())
+    with Path(job.base).open("rb") as file:  # mapped, not read: a Pi's memory holds the model once less
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return spec, unpack(spec, memoryview(mapped))
 
 
 def _seeded(job: Job) -> Plan:
@@ -88,7 +91,7 @@ def _write_update(out: Path, base: list[Tensor], local: list[Tensor]) -> None:
             change = after - before if before.dtype.kind == "f" else np.zeros_like(before)
             if change.dtype.kind == "f" and not np.isfinite(change).all():
                 raise WorkError("training ended with numbers that are not finite; lower the learning rate")
-            file.write(np.ascontiguousarray(change, before.dtype).tobytes())
+            file.write(np.ascontiguousarray(change, before.dtype).data)
 
 
 def _finite(figures: Mapping[str, float]) -> dict[str, float]:

@@ -39,7 +39,7 @@ class Voice:
         self._nonce = secrets.token_hex(4)
         release = current_release(config.folder)
         self.release = release.release if release else ""
-        self._doing = ""
+        self.doing = ""
         will = Will(self._topic(Kind.DEV_STATUS), encode_story(self._status("offline", "", "The connection broke.")))
         name = f"fedpi-{config.federation}-dev-{config.device}"
         self._control = Link("control", f"{name}-control", config.broker, deliver, will=will)
@@ -92,7 +92,7 @@ class Voice:
 
     def status(self, doing: str) -> None:
         """Tell people what the device does."""
-        self._doing = doing
+        self.doing = doing
         status = self._status("online", doing, f"{self._device} is {doing}.")
         self._control.publish(self._topic(Kind.DEV_STATUS), encode_story(status), retain=True)
 
@@ -110,7 +110,7 @@ class Voice:
         """Tell people which release is the one to serve from now on."""
         self.release = release.release
         self._event("release-installed", release.round, f"{self._device} has release {release.release}.")
-        self.status(self._doing)
+        self.status(self.doing)
 
     def serving_ended(self, text: str) -> None:
         """Tell people that the serving process ended by itself."""

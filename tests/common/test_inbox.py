@@ -60,7 +60,12 @@ def test_room_returns_as_messages_are_taken() -> None:
 
 def test_threads_lose_nothing() -> None:
     inbox = Inbox(limit_bytes=2**30)
-    threads = [threading.Thread(target=lambda: [inbox.put(message(bytes(9))) for _ in range(500)]) for _ in range(4)]
+
+    def fill() -> None:
+        for _ in range(500):
+            inbox.put(message(bytes(9)))
+
+    threads = [threading.Thread(target=fill) for _ in range(4)]
     for thread in threads:
         thread.start()
     taken = [inbox.get(5.0) for _ in range(2000)]

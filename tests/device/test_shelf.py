@@ -35,6 +35,7 @@ def test_a_file_damaged_on_disk_keeps_the_old_release_and_is_left_to_be_fetched_
     shelf = Shelf(tmp_path, 1)
     install(tmp_path, "r1", model())
     shelf.look()
+    before = shelf.classifier
     release = install(tmp_path, "r2", model(slope=0.2))
     body = tmp_path / release.file
     flip_a_bit(body)
@@ -43,8 +44,7 @@ def test_a_file_damaged_on_disk_keeps_the_old_release_and_is_left_to_be_fetched_
     assert news is not None
     assert news[0] == "release-refused"
     assert "release r2 cannot be served, release r1 is served still" in news[1]
-    assert shelf.classifier is not None
-    assert shelf.classifier.release == "r1"
+    assert shelf.classifier is before
     assert not body.exists()
     assert shelf.look() is None, "said once"
 
