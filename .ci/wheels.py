@@ -34,7 +34,8 @@ def resolve(version: str, glibc: int) -> list[str]:
     options = ["--target", "build/wheels", "--only-binary", ":all:", "--python-version", version]
     subprocess.run([*command, *options, *platforms(glibc), "--report", str(report), *requirements()], check=True)
     found = json.loads(report.read_text(encoding="utf-8"))["install"]
-    assert all(item["download_info"]["url"].endswith(".whl") for item in found)
+    if built := [item["metadata"]["name"] for item in found if not item["download_info"]["url"].endswith(".whl")]:
+        sys.exit(f"no wheel for Python {version} on aarch64: {', '.join(built)}")
     return sorted(f"{item['metadata']['name']} {item['metadata']['version']}" for item in found)
 
 

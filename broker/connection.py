@@ -19,9 +19,9 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from common.config import BrokerConfig
+from common.config import BrokerConfig, read_password
 from common.errors import ConfigError, LinkError
-from common.link import Will, read_password, send_at_once
+from common.link import Will, send_at_once
 
 OPEN_S = 4.0
 ANSWER_S = 3.0

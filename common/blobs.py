@@ -159,15 +159,16 @@ class BlobStore:
         """Whether a complete blob still hashes to its id; a damaged one becomes a part, whose good chunks serve again."""
         if not self.has(blob):
             return False
+        is_good = False
         with contextlib.suppress(PeerError, DataError):
             ref = self.ref(blob)
             head = self.head(ref)
             is_whole = self._intact(self.body(blob), head) == full(Layout(0, head.size, head.chunk_bytes).total)
-            if ref.id == blob and is_whole and self.body(blob).stat().st_size == head.size:
-                return True
+            is_good = ref.id == blob and is_whole and self.body(blob).stat().st_size == head.size
         self._close(self.body(blob))
-        self.body(blob).replace(self.part(blob))
-        return False
+        if not is_good:
+            self.body(blob).replace(self.part(blob))
+        return is_good
 
     def recover(self) -> None:
         """Look through all complete blobs after a start, since they may have met a power cut."""

@@ -62,7 +62,7 @@ class TransferConfig(Config, frozen=True):
     """Sizes and timers of blob transfers. Every default fits the smallest broker that is named in the protocol."""
 
     chunk_bytes: Annotated[int, msgspec.Meta(ge=2**12, le=2**18)] = 2**16
-    credit_chunks: Annotated[int, msgspec.Meta(ge=2, le=500)] = 320
+    credit_chunks: Annotated[int, msgspec.Meta(ge=2, le=500)] = 128
     """Chunks that all senders together may have on their way to this process."""
     window_chunks: Annotated[int, msgspec.Meta(ge=1, le=500)] = 500
     """Chunks of a model that a device asks for at once: half the smallest default queue of any broker."""
@@ -126,6 +126,16 @@ def _fields_at(schema: Any, key: str) -> list[str]:
     return [field.encode_name for field in getattr(info, "fields", ())]
 
 
+def read_password(broker: BrokerConfig) -> str | None:
+    """Read the password file of `broker`, if it names one; raises ConfigError."""
+    if broker.password_file is None:
+        return None
+    try:
+        return Path(broker.password_file).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigError(f"broker.password_file: cannot read {broker.password_file}: {error.strerror}") from error
+
+
 __all__ = [
     "BrokerConfig",
     "Config",
@@ -135,4 +145,5 @@ __all__ = [
     "TransferConfig",
     "convert",
     "load",
+    "read_password",
 ]

@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as mqtt
@@ -20,7 +19,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from common.config import BrokerConfig
+from common.config import BrokerConfig, read_password
 from common.errors import ConfigError
 
 WINDOW = 20
@@ -252,6 +251,7 @@ class Link:
             return
         client.loop_start()
         connection.ended.wait()
+        client.disconnect()
         client.loop_stop()
 
     def _guarded(self, connection: _Connection, callback: Callable[..., None]) -> Callable[..., None]:
@@ -340,13 +340,3 @@ class Link:
 def send_at_once(_client: mqtt.Client, _userdata: Any, line: Any) -> None:
     """Turn off Nagle's algorithm, which holds a publish back for 40 ms behind an unanswered acknowledgement."""
     line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def read_password(broker: BrokerConfig) -> str | None:
-    """Read the password file of `broker`, if it names one; raises ConfigError."""
-    if broker.password_file is None:
-        return None
-    try:
-        return Path(broker.password_file).read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise ConfigError(f"broker.password_file: cannot read {broker.password_file}: {error.strerror}") from error

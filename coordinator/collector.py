@@ -8,7 +8,7 @@ from pathlib import Path
 from common.blobs import BlobStore
 from common.chunks import Head
 from common.config import TransferConfig
-from common.errors import DataError, PeerError
+from common.errors import PeerError
 from common.inflow import Inflow
 from common.messages import Chunk, Offer, Want
 from common.transfer import Patience
@@ -33,7 +33,7 @@ class _Upload:
 
 
 class Collector:
-    """Receives the updates of a round into a folder of its own below `folder`. Methods raise WorkError when the disk fails."""
+    """Receives the updates of a round into a folder of their own. Methods raise WorkError when the disk fails."""
 
     def __init__(self, folder: Path, transfer: TransferConfig) -> None:
         self._folder = folder
@@ -58,11 +58,8 @@ class Collector:
             return None
         self._drop(offer.device)
         blobs = self._store(offer.device)
-        if blobs.has(offer.update.id):
-            try:
-                return self._judge(offer, blobs, blobs.head(offer.update), spec)
-            except (PeerError, DataError):
-                blobs.keep(())  # damaged on disk: it travels again
+        if blobs.is_intact(offer.update.id):  # an earlier process received it
+            return self._judge(offer, blobs, blobs.head(offer.update), spec)
         blobs.keep([offer.update.id])  # what the device offered before takes no disk
         upload = _Upload(offer, Inflow(offer.update, blobs, self._patience, now=now), blobs)
         self._uploads[offer.device] = upload

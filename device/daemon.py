@@ -107,6 +107,19 @@ class Daemon:
                     self._receive(event, now)
                 except PeerError as error:
                     self._refuse(event.topic, error, now)
+            case Room():
+                self._voice.upload.publish()
+            case Progress():
+                self._voice.progress(event)
+            case Done() | Failure():
+                if self._trainer.settle(event, now):
+                    self._trained(event, now)
+            case _:
+                self._on_link(event, now)
+
+    def _on_link(self, event: object, now: float) -> None:
+        """Take note of what became of a connection."""
+        match event:
             case Up(link=link, limits=limits):
                 log.info("link=%s up mqtt=%s packet_bytes=%s", link, limits.protocol, limits.packet_bytes)
                 self._voice.came_up(link, self._session.doing)
@@ -118,13 +131,6 @@ class Daemon:
                 log.warning("link=%s down: %s", link, reason)
             case Denied(link=link, topic=name, reason=reason):
                 log.error("link=%s topic=%s %s", link, name, reason)
-            case Room():
-                self._voice.upload.publish()
-            case Progress():
-                self._voice.progress(event)
-            case Done() | Failure():
-                if self._trainer.settle(event, now):
-                    self._trained(event, now)
             case Broken(error=error):
                 raise error
 
@@ -141,7 +147,7 @@ class Daemon:
             case Kind.DEV_CMD:
                 self._obey(decode(message.payload, Command), now)
             case Kind.COORD_STATUS:
-                self._greet(decode_story(message.payload, CoordinatorStatus))
+                self._greet(decode_story(message.payload, CoordinatorStatus), now)
             case Kind.COORD_ROUND:
                 self._step(sessions.Pointed(decode_story(message.payload, RoundStatus)), now)
             case Kind.COORD_RELEASE:
@@ -165,11 +171,12 @@ class Daemon:
                 log.warning("round=%d refused: %s", number, reason)
                 self._step(sessions.WasRefused(number, reason), now)
 
-    def _greet(self, status: CoordinatorStatus) -> None:
-        """Say hello to a coordinator that started anew."""
+    def _greet(self, status: CoordinatorStatus, now: float) -> None:
+        """Say hello to a coordinator that started anew, and again what the one before has not answered."""
         if status.state == "online" and status.epoch != self._epoch:
             self._epoch = status.epoch
             self._voice.hello()
+            self._step(sessions.Reconnected(), now)
 
     def _follow(self, status: ReleaseStatus, now: float) -> None:
         self._release = status

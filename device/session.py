@@ -117,7 +117,7 @@ class WasRefused:
 
 @dataclass(frozen=True)
 class Reconnected:
-    """The connection is new: what was said last may be lost."""
+    """The connection, or the coordinator behind it, is new: what was said last may be lost."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def step(session: Session, event: Event, now: float) -> Step:  # noqa: C901, PLR
         case WasRefused(round=number) if task and task.round == number:
             return _stay(session, Stage.REFUSED), (CancelJob(), DropUpdate())
         case Reconnected() if task and task.says:
-            return _repeat(session, now)
+            return _saying(session, task.stage, task.says, now)  # the patience of a silence begins anew as well
         case Tick() if task and task.says and now >= task.repeat_at:
             return _repeat(session, now)
     return session, ()

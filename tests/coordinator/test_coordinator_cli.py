@@ -52,7 +52,7 @@ def test_help_answers_at_once(command: str) -> None:
         subprocess.run(arguments, check=True, capture_output=True, cwd=ROOT)
         return time.perf_counter() - started
 
-    assert min(seconds() for _ in range(3)) < 0.3
+    assert any(seconds() < 0.3 for _ in range(5))  # the machine may be busy
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c != "split"])
@@ -159,6 +159,16 @@ def test_detached_start_returns_at_once(config: CoordinatorConfig, config_path: 
     assert (first.rounds, first.state) == (3, "queued")
 
 
+@pytest.fixture
+def two_runs(journal: Store, play: Play) -> Store:
+    """Give a journal with a round open in the first of two runs."""
+    journal.ask_for(3)
+    journal.go_on(1)
+    play(1, silent=["rpi1", "rpi2"], is_over=False)
+    journal.ask_for(3)
+    return journal
+
+
 @pytest.mark.parametrize(
     ("flags", "state", "told"),
     [
@@ -167,17 +177,19 @@ def test_detached_start_returns_at_once(config: CoordinatorConfig, config_path: 
     ],
 )
 def test_stop_says_what_becomes_of_the_open_round(
-    config: CoordinatorConfig, config_path: Path, journal: Store, play: Play, flags: tuple[str], state: str, told: str
+    config_path: Path, two_runs: Store, flags: tuple[str], state: str, told: str
 ) -> None:
-    journal.ask_for(3)
-    journal.go_on(1)
-    play(1, silent=["rpi1", "rpi2"], is_over=False)
-    journal.ask_for(3)
-    with serving(config.folder):
+    with serving(read_config(config_path).folder):
         result = run("stop", "--config", config_path, *flags)
     assert result.stdout == f"{told}\n"
-    runs = [journal.run(1), journal.run(2)]
+    runs = [two_runs.run(1), two_runs.run(2)]
     assert [found.state for found in runs if found] == [state, "stopped"]
+
+
+def test_stop_of_a_round_that_nobody_serves_says_when(config_path: Path, two_runs: Store) -> None:
+    result = run("stop", "--config", config_path)
+    assert result.stdout == "Stopping 2 runs. Round 1 is finished first, once a coordinator is served.\n"
+    assert two_runs.open_round()
 
 
 def test_stop_without_a_run_says_so(config_path: Path, journal: Store) -> None:
@@ -309,6 +321,4 @@ def test_what_is_commented_out_in_the_example_is_the_default(tmp_path: Path) -> 
     full.write_text(text)
     assert read_config(full) == read_config(example)
     assert count > 20
-    sections = yaml.safe_load(text)
-    known = set(CoordinatorConfig.__struct_fields__)
-    assert set(sections) == known
+    assert set(yaml.safe_load(text)) == set(CoordinatorConfig.__struct_fields__)

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from common.blobs import BlobStore
+from common.blobs import BlobStore, read_verified
 from common.chunks import layout_of
 from common.config import DataConfig, TransferConfig
 from common.errors import ConfigError, DataError, WorkError
@@ -83,13 +83,12 @@ def test_model_that_is_replaced_while_it_is_read_is_read_anew(
 ) -> None:
     keep(config, journal, learner, seed=1)
     blobs = BlobStore(config.global_models)
-    original = exporting.read_verified
 
     def read_late(body: Path) -> bytes:
-        monkeypatch.setattr(exporting, "read_verified", original)
+        monkeypatch.setattr(exporting, "read_verified", read_verified)
         newer = keep(config, journal, learner, seed=2)
         blobs.keep([newer.id])  # as the service does once a round is committed
-        return original(body)
+        return read_verified(body)
 
     monkeypatch.setattr(exporting, "read_verified", read_late)
     model = read_global(journal, blobs, learner)
@@ -175,9 +174,8 @@ class Wire:
         self.published.append(payload)
 
 
-def test_devices_get_model_and_release_each_from_its_own_folder(
-    config: CoordinatorConfig, journal: Store, released: exporting.Export
-) -> None:
+@pytest.mark.usefixtures("released")
+def test_devices_get_model_and_release_each_from_its_own_folder(config: CoordinatorConfig, journal: Store) -> None:
     release, ref = journal.newest_release(), journal.global_model()
     assert release is not None
     assert ref is not None
@@ -210,8 +208,8 @@ def test_real_model_is_exported_compared_and_released(tmp_path: Path) -> None:
     }
     path.write_text(yaml.safe_dump(plain))
     config = read_config(path)
-    with_journal = Store(config.journal, create=True)
-    keep(config, with_journal, build(config.model, {}), seed=3)  # type: ignore[arg-type]  # any learner will do
+    store = Store(config.journal, create=True)
+    keep(config, store, build(config.model, {}), seed=3)  # type: ignore[arg-type]  # any learner will do
 
     arguments = ["export", "--config", str(path), "--out", str(tmp_path / "out"), "--release", "--json"]
     result = CliRunner().invoke(main, arguments, catch_exceptions=False)
@@ -222,6 +220,6 @@ def test_real_model_is_exported_compared_and_released(tmp_path: Path) -> None:
     assert found.agreement is not None
     assert (found.agreement.images, found.agreement.other_labels) == (12, 0)
     assert found.agreement.max_difference < 0.01
-    release = with_journal.newest_release()
+    release = store.newest_release()
     assert release is not None
     assert release.release == found.release

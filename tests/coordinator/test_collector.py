@@ -1,0 +1,239 @@
+"""Updates on their way in: several devices, one credit, restarts."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from common.blobs import BlobStore
+from common.chunks import from_wire, indexes, layout_of
+from common.config import TransferConfig
+from common.errors import PeerError
+from common.messages import Chunk, Offer, Want
+from common.weights import Spec, TensorSpec, pack
+from coordinator.collector import Collector
+from coordinator.events import Advanced, Delivered, Rejected
+
+CHUNK = 4096
+SPEC: Spec = (TensorSpec("kernel", (10, CHUNK // 4), "float32"), TensorSpec("bias", (7,), "float32"))
+TRANSFER = TransferConfig(credit_chunks=8, repair_s=2.0, repair_max_s=30.0)
+ROUND = 5
+
+
+@dataclass
+class Device:
+    """A device with an update to deliver."""
+
+    name: str
+    blobs: BlobStore
+    offer: Offer
+    data: bytes
+
+    def answer(self, want: Want) -> list[Chunk]:
+        layout = layout_of(self.offer.update)
+        return [self.chunk(index) for index in indexes(from_wire(want.chunks, layout.total))]
+
+    def chunk(self, index: int) -> Chunk:
+        ref = self.offer.update
+        return Chunk(blob=ref.id, index=index, data=self.blobs.read(ref, layout_of(ref), index))
+
+
+def device(tmp_path: Path, name: str = "pi", *, spec: Spec | None = SPEC, bad: float = 0.5, seed: int = 1) -> Device:
+    blobs, draft = BlobStore(tmp_path / f"device-{name}"), tmp_path / "draft"
+    rng = np.random.Generator(np.random.PCG64(seed))
+    tensors = [rng.random(t.shape, np.float32) for t in SPEC]
+    tensors[1][3] = bad
+    data = pack(SPEC, tensors)
+    draft.write_bytes(data)
+    ref = blobs.add(draft, spec, CHUNK)
+    return Device(name, blobs, Offer(device=name, round=ROUND, base="0" * 64, update=ref, num_examples=3), data)
+
+
+def collector(tmp_path: Path) -> Collector:
+    """A coordinator's collector, as after each start of its process."""
+    made = Collector(tmp_path / "updates", TRANSFER)
+    made.turn_to(ROUND)
+    return made
+
+
+def deliver(made: Collector, sender: Device, *, limit: int = 10**6) -> object:
+    """Carry what is asked for, at most `limit` chunks; returns the verdict, if there is one."""
+    verdict: object = made.begin(sender.offer, SPEC, 0.0)
+    now = 0.0
+    while not isinstance(verdict, Delivered | Rejected):
+        now += 1.0
+        for want in made.wishes(now, sender.name):
+            for chunk in sender.answer(want):
+                if limit == 0:
+                    return None
+                limit -= 1
+                verdict = made.take(sender.name, chunk, SPEC, now)
+    return verdict
+
+
+def test_a_good_update_is_delivered(tmp_path: Path) -> None:
+    made, pi = collector(tmp_path), device(tmp_path)
+    update = pi.offer.update.id
+    assert deliver(made, pi) == Delivered(device="pi", update=update)
+    assert made.path("pi", update).read_bytes() == pi.data
+    assert not made.is_active
+    assert made.has_intact("pi", update)
+
+
+def test_bytes_that_advance_are_told_once_a_second(tmp_path: Path) -> None:
+    made, pi = collector(tmp_path), device(tmp_path)
+    made.begin(pi.offer, SPEC, 10.0)
+    made.take("pi", pi.chunk(0), SPEC, 10.0)
+    told = [made.take("pi", pi.chunk(index), SPEC, 10.0 + 0.3 * index) for index in range(1, 9)]
+    assert told.count(Advanced(device="pi")) == 2
+
+
+def test_tensors_that_do_not_fit_are_refused_by_the_head_alone(tmp_path: Path) -> None:
+    made, pi = collector(tmp_path), device(tmp_path, spec=(TensorSpec("other", (10_247,), "float32"),))
+    made.begin(pi.offer, SPEC, 0.0)
+    verdict = made.take("pi", pi.chunk(0), SPEC, 0.0)
+    assert isinstance(verdict, Rejected)
+    assert verdict.reason.startswith("it has 1 tensors")
+    assert not list((tmp_path / "updates").glob("*/pi/*"))
+
+
+def test_a_number_that_is_not_finite_is_refused_with_its_tensor(tmp_path: Path) -> None:
+    made, pi = collector(tmp_path), device(tmp_path, bad=float("nan"))
+    verdict = deliver(made, pi)
+    assert isinstance(verdict, Rejected)
+    assert "'bias'" in verdict.reason
+    assert not made.is_active
+    assert not list((tmp_path / "updates").glob("*/pi/*"))
+
+
+def test_a_false_chunk_is_refused_and_the_update_completed(tmp_path: Path) -> None:
+    made, pi = collector(tmp_path), device(tmp_path)
+    made.begin(pi.offer, SPEC, 0.0)
+    made.take("pi", pi.chunk(0), SPEC, 0.0)
+    false = msgspec.structs.replace(pi.chunk(1), data=bytes(CHUNK))
+    with pytest.raises(PeerError, match="digest"):
+        made.take("pi", false, SPEC, 0.0)
+    assert isinstance(deliver(made, pi), Delivered)
+    assert made.path("pi", pi.offer.update.id).read_bytes() == pi.data
+
+
+def test_chunks_that_nobody_asked_for_are_refused(tmp_path: Path) -> None:
+    made, pi, other = collector(tmp_path), device(tmp_path), device(tmp_path, "other", seed=2)
+    with pytest.raises(PeerError, match="nobody asked for"):
+        made.take("pi", pi.chunk(0), SPEC, 0.0)
+    made.begin(pi.offer, SPEC, 0.0)
+    with pytest.raises(PeerError, match="nobody asked for"):
+        made.take("pi", other.chunk(0), SPEC, 0.0)
+    with pytest.raises(PeerError, match="nobody asked for"):
+        made.take("other", pi.chunk(0), SPEC, 0.0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 9])
+def test_all_windows_together_stay_within_the_credit(tmp_path: Path, count: int) -> None:
+    made = collector(tmp_path)
+    senders = {f"pi-{n}": device(tmp_path, f"pi-{n}", seed=n) for n in range(count)}
+    for sender in senders.values():
+        made.begin(sender.offer, SPEC, 0.0)
+    delivered, now = set[str](), 0.0
+    while delivered != set(senders):
+        now += 60.0  # silence: whatever was asked for is lost
+        on_the_way = [chunk for want in made.wishes(now) for chunk in senders[want.device].answer(want)]
+        assert 0 < len(on_the_way) <= TRANSFER.credit_chunks
+        for chunk in on_the_way:
+            name = next(n for n, sender in senders.items() if sender.offer.update.id == chunk.blob)
+            if isinstance(made.take(name, chunk, SPEC, now), Delivered):
+                delivered.add(name)
+
+
+def test_an_offer_that_is_said_again_does_not_begin_anew(tmp_path: Path) -> None:
+    made, pi = collector(tmp_path), device(tmp_path)
+    deliver(made, pi, limit=4)
+    before = made.wishes(1000.0, "pi")
+    assert made.begin(pi.offer, SPEC, 1000.0) is None
+    made.take("pi", pi.chunk(0), SPEC, 1000.0)
+    assert 0 not in [chunk.index for want in before for chunk in pi.answer(want)]
+
+
+def test_another_offer_replaces_the_first_and_frees_its_disk(tmp_path: Path) -> None:
+    made, pi, again = collector(tmp_path), device(tmp_path), device(tmp_path, seed=2)
+    deliver(made, pi, limit=4)
+    assert isinstance(deliver(made, again), Delivered)
+    left = {path.stem for path in (tmp_path / "updates").glob("*/pi/*")}
+    assert left == {again.offer.update.id}
+
+
+@pytest.mark.parametrize("came", range(13))
+def test_a_restart_after_any_chunk_asks_only_for_the_others(tmp_path: Path, came: int) -> None:
+    pi = device(tmp_path)
+    total = layout_of(pi.offer.update).total
+    deliver(collector(tmp_path), pi, limit=came)
+    made = collector(tmp_path)
+    verdict = made.begin(pi.offer, SPEC, 0.0)
+    asked, now = set[int](), 0.0
+    while not isinstance(verdict, Delivered):
+        now += 1.0
+        for chunk in [chunk for want in made.wishes(now) for chunk in pi.answer(want)]:
+            asked.add(chunk.index)
+            verdict = made.take("pi", chunk, SPEC, now)  # type: ignore[assignment]  # Advanced and None go on
+    assert made.path("pi", pi.offer.update.id).read_bytes() == pi.data
+    assert len(asked) <= total - came
+    assert verdict == Delivered(device="pi", update=pi.offer.update.id)
+
+
+def test_a_restart_between_the_last_chunk_and_the_verdict(tmp_path: Path) -> None:
+    pi = device(tmp_path)
+    last = layout_of(pi.offer.update).total - 1
+    deliver(collector(tmp_path), pi, limit=last)
+    part = next((tmp_path / "updates").glob("*/pi/*.part"))
+    part.write_bytes(pi.data)  # the last chunk reached the disk, and nobody was told
+    made = collector(tmp_path)
+    assert made.begin(pi.offer, SPEC, 0.0) == Delivered(device="pi", update=pi.offer.update.id)
+    assert not made.is_active
+
+
+def test_an_update_that_is_here_already_travels_no_second_time(tmp_path: Path) -> None:
+    pi = device(tmp_path)
+    deliver(collector(tmp_path), pi)
+    made = collector(tmp_path)
+    assert made.begin(pi.offer, SPEC, 0.0) == Delivered(device="pi", update=pi.offer.update.id)
+    assert made.wishes(0.0) == []
+
+
+def test_an_update_that_a_power_cut_tore_travels_again(tmp_path: Path) -> None:
+    pi = device(tmp_path)
+    deliver(collector(tmp_path), pi)
+    made = collector(tmp_path)
+    made.path("pi", pi.offer.update.id).write_bytes(b"x" + pi.data[1:])
+    assert not made.has_intact("pi", pi.offer.update.id)
+    assert isinstance(deliver(made, pi), Delivered)
+    assert made.path("pi", pi.offer.update.id).read_bytes() == pi.data
+
+
+def test_a_round_that_is_over_leaves_no_files(tmp_path: Path) -> None:
+    made, pi, other = collector(tmp_path), device(tmp_path), device(tmp_path, "other", seed=2)
+    deliver(made, pi)
+    deliver(made, other, limit=4)
+    made.turn_to(ROUND + 1)
+    assert not made.is_active
+    assert made.wishes(1000.0) == []
+    deliver(made, pi, limit=4)
+    made.tidy()
+    assert [folder.name for folder in (tmp_path / "updates").iterdir()] == [str(ROUND + 1)]
+
+
+def test_files_are_closed_again(tmp_path: Path) -> None:
+    senders = [device(tmp_path, f"pi-{n}", seed=n) for n in range(4)]
+    for sender in senders:
+        sender.answer(Want(device=sender.name, blob=sender.offer.update.id, chunks=b"\xff\xff"))
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count is all
+    made = collector(tmp_path)
+    for sender in senders:
+        deliver(made, sender, limit=3)
+        deliver(made, sender)
+        made.has_intact(sender.name, sender.offer.update.id)
+        made.begin(sender.offer, SPEC, 0.0)
+    made.turn_to(0)
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208 - a count is all
