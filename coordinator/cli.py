@@ -50,7 +50,7 @@ def serve(config_path: Path) -> None:
 
 @main.command()
 @config_option
-@click.option("--rounds", type=click.IntRange(1, 100_000), default=1, show_default=True)
+@click.option("--rounds", type=click.IntRange(1, 100_000), default=1, show_default=True, help="How many.")
 @click.option("--detach", is_flag=True, help="Return at once; `rounds` tells what became of them.")
 @json_option
 def start(config_path: Path, rounds: int, detach: bool, as_json: bool) -> None:
@@ -84,10 +84,9 @@ def _report_detached(config: "CoordinatorConfig", number: int, as_json: bool) ->
 
     if as_json:
         print_json({"run": number, "is_served": is_served(config.folder)})
-    elif is_served(config.folder):
-        click.echo(f"Run {number} is queued.")
     else:
-        click.echo(f"Run {number} is queued and begins when a coordinator is served; none is running.")
+        until = "" if is_served(config.folder) else " until a coordinator is served"
+        click.echo(f"Run {number} is queued{until}.")
 
 
 @main.command()
@@ -100,14 +99,14 @@ def stop(config_path: Path, now: bool, as_json: bool) -> None:
     from coordinator.wording import count
 
     config, store = _open(config_path)
-    runs, is_open, served = store.stop_runs(now=now), store.open_round(), is_served(config.folder)
+    runs, found, has_coordinator = store.stop_runs(now=now), store.open_round(), is_served(config.folder)
     if as_json:
-        print_json({"runs": runs, "round": is_open[0].number if is_open else None, "is_served": served})
+        print_json({"runs": runs, "round": found[0].number if found else None, "is_served": has_coordinator})
         return
     sentence = f"Stopping {count(runs, 'run')}." if runs else "There is no run to stop."
-    if runs and is_open:
-        sentence += f" Round {is_open[0].number} is {'abandoned' if now else 'finished first'}"
-        sentence += "." if served else ", once a coordinator is served."
+    if runs and found:
+        sentence += f" Round {found[0].number} is {'abandoned' if now else 'finished first'}"
+        sentence += "." if has_coordinator else ", once a coordinator is served."
     click.echo(sentence)
 
 

@@ -45,11 +45,8 @@ def follow(store: Store, folder: Path, number: int) -> Iterator[Moment]:
         over = [row for row in newest if is_over(row)]
         settled = over[-1].round if over else settled
         closed += tuple(row for row in over if row.run == number)
-        moment = Moment(run, is_served(folder), closed)
-        if found and found[1] == number:
-            opened = next((row.opened for row in newest if row.round == found[0].number), time.time())
-            moment = Moment(run, moment.is_served, closed, found[0], opened)
-        yield moment
+        opened = next((row.opened for row in newest if not is_over(row)), time.time())
+        yield Moment(run, is_served(folder), closed, found[0] if found and found[1] == number else None, opened)
         if run.state in {"done", "stopped"}:
             return
         time.sleep(POLL_S)
@@ -83,8 +80,7 @@ def waits_for(moment: Moment) -> str:
     if run.state in {"done", "stopped"}:
         return ""
     if not moment.is_served:
-        goes_on = "goes on" if run.begun else "begins"
-        return f"No coordinator is running: run {run.run} is queued and {goes_on} when one is served."
+        return f"Run {run.run} is queued until a coordinator is served."
     if moment.open is not None:
         return sentence(moment.open)
     return f"Run {run.run} is queued." if run.state == "queued" else ""

@@ -157,15 +157,15 @@ class Store:
         updates until a round is over, so what a power cut takes before, they say again.
         """
         is_over = round_.phase in {Phase.COMMITTED, Phase.ABANDONED}
-        closed = time.time() if is_over else None
+        now = time.time()
         with self._transaction(is_durable=is_over):
             self._db.execute(
                 "INSERT INTO rounds (round, run, phase, state, opened) VALUES (?, ?, ?, '', ?) ON CONFLICT DO NOTHING",
-                (round_.number, run, round_.phase, time.time()),
+                (round_.number, run, round_.phase, now),
             )
             self._db.execute(
                 "UPDATE rounds SET phase = ?, state = ?, closed = ?, bytes_down = ?, bytes_up = ? WHERE round = ?",
-                (round_.phase, _json(round_), closed, *traffic, round_.number),
+                (round_.phase, _json(round_), now if is_over else None, *traffic, round_.number),
             )
             self._save_ledger(round_)
             if round_.result is not None:
@@ -269,7 +269,10 @@ class Store:
     # ---- inside -----------------------------------------------------------------------------
 
     def _save_ledger(self, round_: Round) -> None:
-        number, saved = round_.number, self._saved if self._saved_round == round_.number else {}
+        number, saved = round_.number, self._saved
+        if self._saved_round != number:
+            saved = {}
+            self._db.execute("DELETE FROM ledger WHERE round = ?", (number,))
         for device in saved.keys() - {m.device for m in round_.members}:
             self._db.execute("DELETE FROM ledger WHERE round = ? AND device = ?", (number, device))
         for m in round_.members:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from io import BufferedReader
 
 import msgspec
 import psutil
@@ -70,6 +71,7 @@ class TrainingProcess:
         self._config = config
         self._deliver = deliver
         self._child: subprocess.Popen[bytes] | None = None
+        self._reader: threading.Thread | None = None
         self._socket: socket.socket | None = None
         self._job: Job | None = None
         self._due_at = float("inf")
@@ -86,14 +88,14 @@ class TrainingProcess:
             self.stop()
         self._job = job
         self._due_at = now + job.plan.deadline_s
-        if self._child is None or self._child.poll() is not None:
+        if self._reader is None or not self._reader.is_alive():
             try:
                 self._spawn()
             except OSError as error:
-                self._deliver(Failure(job.round, f"the training process cannot start: {error.strerror}"))
+                self._fail(f"the training process cannot start: {error.strerror}")
                 return
         assert self._socket is not None  # noqa: S101 - _spawn made it
-        with contextlib.suppress(OSError):  # the reader reports a child that is gone
+        with contextlib.suppress(OSError):  # tick() reports a child that is gone
             self._socket.sendall(msgspec.json.encode(job) + b"\n")
 
     def settle(self, event: Done | Failure, now: float) -> bool:
@@ -105,12 +107,14 @@ class TrainingProcess:
         return True
 
     def tick(self, now: float) -> None:
-        """Hold the limits: time, memory, and how long an idle child may stay."""
-        if self._child is None:
+        """Hold the limits: time, memory, and how long an idle child may stay. Call it often."""
+        if self._child is None or self._reader is None:
             return
         if self._job is None:
             if now - self._idle_since >= self._config.keep_warm_s:
                 self.stop()
+        elif not self._reader.is_alive():  # what the child had to say before it ended is delivered
+            self._fail(f"the training process ended by itself ({cause_of(self._end_child())})")
         elif now >= self._due_at:
             self._fail(f"training took longer than the {self._job.plan.deadline_s:g} s of its deadline")
         elif (limit := self._config.memory_mb) is not None and (used := self._memory_mb()) > limit:
@@ -118,41 +122,42 @@ class TrainingProcess:
 
     def stop(self) -> None:
         """End the child, whatever it does."""
-        child, self._child, self._job = self._child, None, None
+        self._job = None
+        self._end_child()
+
+    def _fail(self, reason: str) -> None:
+        assert self._job is not None  # noqa: S101 - callers have looked
+        self._end_child()
+        self._deliver(Failure(self._job.round, reason))
+
+    def _end_child(self) -> int:
+        """End the child if it still runs; returns its return code, 0 where there is none."""
+        child, self._child, self._reader = self._child, None, None
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-        if child is not None:
-            child.kill()
-            child.wait()
-
-    def _fail(self, reason: str) -> None:
-        job = self._job
-        assert job is not None  # noqa: S101 - callers have looked
-        child, self._child = self._child, None
-        if child is not None:
-            child.kill()
-            child.wait()
-        self._deliver(Failure(job.round, reason))
+        if child is None:
+            return 0
+        child.kill()
+        return child.wait()
 
     def _spawn(self) -> None:
+        self._end_child()  # one that has ended by itself still has its socket
         ours, theirs = socket.socketpair()
         command = [sys.executable, "-m", "device.runner", str(theirs.fileno()), str(self._config.niceness)]
-        self._child = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
-        theirs.close()
         self._socket = ours
+        with theirs:
+            self._child = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         log.info("trainer started pid=%d", self._child.pid)
-        threading.Thread(target=self._read, args=(self._child, ours), name="trainer", daemon=True).start()
+        self._reader = threading.Thread(target=self._read, args=(ours.makefile("rb"),), name="trainer", daemon=True)
+        self._reader.start()
 
-    def _read(self, child: subprocess.Popen[bytes], connection: socket.socket) -> None:
+    def _read(self, lines: BufferedReader) -> None:
+        """In a thread of its own, until the child ends: hand on what it says."""
         decoder = msgspec.json.Decoder(JobEvent)
-        with contextlib.suppress(OSError), connection.makefile("rb") as lines:
+        with contextlib.suppress(OSError), lines:
             for line in lines:
                 self._deliver(decoder.decode(line))
-        code = child.wait()
-        job = self._job
-        if child is self._child and job is not None:
-            self._deliver(Failure(job.round, f"the training process ended by itself ({cause_of(code)})"))
 
     def _memory_mb(self) -> float:
         assert self._child is not None  # noqa: S101 - callers have looked

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 DEVICES = ("rpi1", "rpi2")
-SYNTHETIC_PER_LABEL = 160
+SYNTHETIC_PER_LABEL = 200
 DEADLINE_S = 600.0
 
 

@@ -16,9 +16,9 @@ class Recipe(msgspec.Struct, frozen=True):
 
 SIMPLE_CNN = Recipe(
     model={"name": "simple_cnn", "options": {"image_size": 96}},
-    initial={"source": "train", "epochs": 12, "batch_size": 16, "learning_rate": 1e-3},
-    training={"epochs": 2, "batch_size": 16, "learning_rate": 1e-3},
-    rounds=5,
+    initial={"source": "train", "epochs": 8, "batch_size": 8, "learning_rate": 1e-3},
+    training={"epochs": 4, "batch_size": 8, "learning_rate": 1e-3},
+    rounds=8,
 )
 
 
@@ -26,7 +26,7 @@ def mobilenet_v2(weights: str) -> Recipe:
     """Return the recipe with pretrained `weights`: a path, or `imagenet`."""
     return Recipe(
         model={"name": "mobilenet_v2", "options": {"alpha": 0.35, "image_size": 128, "weights": weights}},
-        initial={"source": "train", "epochs": 20, "batch_size": 16, "learning_rate": 5e-4},
+        initial={"source": "train", "epochs": 24, "batch_size": 8, "learning_rate": 3e-4},
         training={"epochs": 2, "batch_size": 16, "learning_rate": 2e-4},
-        rounds=5,
+        rounds=8,
     )

@@ -148,7 +148,7 @@ def test_interrupted_start_leaves_the_run_going(
 
 def test_detached_start_returns_at_once(config: CoordinatorConfig, config_path: Path, journal: Store) -> None:
     result = run("start", "--config", config_path, "--rounds", 3, "--detach")
-    assert result.stdout == "Run 1 is queued and begins when a coordinator is served; none is running.\n"
+    assert result.stdout == "Run 1 is queued until a coordinator is served.\n"
     with serving(config.folder):
         result = run("start", "--config", config_path, "--detach")
         assert result.stdout == "Run 2 is queued.\n"

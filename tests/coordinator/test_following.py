@@ -64,13 +64,16 @@ def test_rounds_of_other_runs_are_not_this_ones(journal: Store, play: Play, fold
     assert (moment.closed, moment.open) == ((), None)
 
 
-def test_run_without_a_coordinator_says_when_it_begins(journal: Store, play: Play, config: CoordinatorConfig) -> None:
+def test_run_without_a_coordinator_says_what_it_waits_for(
+    journal: Store, play: Play, config: CoordinatorConfig
+) -> None:
     run = journal.ask_for(2)
+    play(1, silent=["rpi1", "rpi2"], is_over=False)
     moment = next(follow(journal, config.folder, run))
-    assert news(None, moment) == ["No coordinator is running: run 1 is queued and begins when one is served."]
-    play(1, reported=BOTH)
-    moment = next(follow(journal, config.folder, run))
-    assert news(None, moment)[-1] == "No coordinator is running: run 1 is queued and goes on when one is served."
+    assert news(None, moment) == ["Run 1 is queued until a coordinator is served."]
+    with serving(config.folder):
+        served = next(follow(journal, config.folder, run))
+    assert news(moment, served) == ["Round 1 is training: 0 of 2 devices have reported."]
 
 
 @pytest.mark.parametrize("is_terminal", [False, True])

@@ -1,0 +1,347 @@
+"""A device's part in rounds: properties of any history, and short examples."""
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.messages import Accept, CheckIn, Failed, Invite, ModelChoice, Offer, Plan, Ref, RoundStatus
+from device.session import (
+    REPEAT_MAX_S,
+    REPEAT_S,
+    CancelJob,
+    Command,
+    DropUpdate,
+    Event,
+    Fetch,
+    Fetched,
+    Invited,
+    Pointed,
+    Receipted,
+    Reconnected,
+    Session,
+    Speak,
+    Stage,
+    StartJob,
+    Tick,
+    Trained,
+    TrainingFailed,
+    Wanted,
+    WasRefused,
+    resume,
+    step,
+)
+
+BASE = Ref(id="0" * 64, head_bytes=100, size=8, chunk_bytes=4096)
+NEXT = Ref(id="9" * 64, head_bytes=100, size=8, chunk_bytes=4096)
+UPDATE = Ref(id="1" * 64, head_bytes=100, size=8, chunk_bytes=4096)
+PLAN = Plan(model=ModelChoice(name="numpy"))
+
+
+def pointer(phase: str, number: int = 5, **more: object) -> Pointed:
+    fields = {"epoch": "e0", "round": number, "phase": phase, "model": BASE, "cohort": ("pi",), **more}
+    return Pointed(RoundStatus(**fields))  # type: ignore[arg-type]  # its own fields
+
+
+def invite(number: int = 5, base: Ref = BASE) -> Invite:
+    return Invite(device="pi", round=number, base=base, plan=PLAN)
+
+
+def offer(number: int = 5) -> Offer:
+    return Offer(device="pi", round=number, base=BASE.id, update=UPDATE, num_examples=3)
+
+
+CHECK_IN = Speak(CheckIn(device="pi", round=5))
+ACCEPT = Speak(Accept(device="pi", round=5))
+OFFER = Speak(offer())
+
+
+@dataclass
+class Device:
+    """A session under way, with all that it commanded. Without an offer it comes fresh."""
+
+    kept: Offer | None = None
+    now: float = 0.0
+    said: list[Command] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.state: Session = resume("pi", self.kept, self.now)
+
+    def take(self, *events: Event, after_s: float = 0.0) -> list[Command]:
+        """Let time pass, then the events come; returns what the last one led to."""
+        self.now += after_s
+        last: tuple[Command, ...] = ()
+        for event in events:
+            self.state, last = step(self.state, event, self.now)
+            self.said.extend(last)
+        return list(last)
+
+    def stage(self) -> Stage | None:
+        return self.state.task.stage if self.state.task else None
+
+
+TO_STAGE: dict[Stage, list[Event]] = {
+    Stage.JOINING: [pointer("selecting")],
+    Stage.FETCHING: [pointer("selecting"), Invited(invite())],
+    Stage.TRAINING: [pointer("selecting"), Invited(invite()), Fetched(BASE.id)],
+    Stage.OFFERING: [pointer("selecting"), Invited(invite()), Fetched(BASE.id), Trained(offer())],
+    Stage.DELIVERED: [pointer("selecting"), Invited(invite()), Fetched(BASE.id), Trained(offer()), Receipted(5)],
+    Stage.FAILED: [pointer("selecting"), Invited(invite()), Fetched(BASE.id), TrainingFailed(5, "no memory")],
+    Stage.REFUSED: [pointer("selecting"), WasRefused(5, "no")],
+}
+
+
+def at(stage: Stage) -> Device:
+    device = Device()
+    device.take(*TO_STAGE[stage])
+    assert device.stage() is stage
+    return device
+
+
+phases = st.sampled_from(["idle", "selecting", "reporting", "aggregating", "committed", "abandoned"])
+numbers = st.sampled_from([4, 5, 5, 5, 6])
+cohorts = st.sampled_from([(), ("pi",), ("other", "pi")])
+events: st.SearchStrategy[Event] = st.one_of(
+    st.builds(pointer, phases, numbers, model=st.sampled_from([None, BASE, NEXT]), cohort=cohorts, reported=cohorts),
+    st.builds(Invited, st.builds(invite, numbers, st.sampled_from([BASE, NEXT]))),
+    st.builds(Fetched, st.sampled_from([BASE.id, NEXT.id])),
+    st.builds(Trained, st.builds(offer, numbers)),
+    st.builds(TrainingFailed, numbers, st.just("x" * 600)),
+    st.builds(Wanted, st.sampled_from([UPDATE.id, BASE.id])),
+    st.builds(Receipted, numbers),
+    st.builds(WasRefused, numbers, st.just("no")),
+    st.just(Reconnected()),
+    st.just(Tick()),
+)
+histories = st.lists(st.tuples(st.sampled_from([0.0, 1.0, 3.0, 61.0]), events), max_size=30)
+starts = st.sampled_from([None, *Stage])
+
+
+def play(history: list[tuple[float, Event]], start: Stage | None) -> Device:
+    device = at(start) if start else Device()
+    for after_s, event in history:
+        device.take(event, after_s=after_s)
+    return device
+
+
+@given(histories, starts)
+def test_whatever_is_being_said_is_said_again_in_time(history: list[tuple[float, Event]], start: Stage | None) -> None:
+    device = play(history, start)
+    if device.state.task is None or device.state.task.says is None:
+        return
+    message = device.state.task.says
+    assert device.state.task.repeat_at - device.now <= REPEAT_MAX_S
+    assert device.take(Tick(), after_s=REPEAT_MAX_S) == [Speak(message)]
+
+
+@given(histories, starts)
+def test_a_device_only_speaks_for_itself_and_of_the_round_that_it_is_in(
+    history: list[tuple[float, Event]], start: Stage | None
+) -> None:
+    device = at(start) if start else Device()
+    for after_s, event in history:
+        for command in device.take(event, after_s=after_s):
+            if isinstance(command, Speak):
+                assert device.state.task is not None
+                assert (command.message.device, command.message.round) == ("pi", device.state.task.round)
+                assert len(getattr(command.message, "reason", "")) <= 500
+
+
+@given(histories, starts)
+def test_a_closed_round_leaves_nothing_behind(history: list[tuple[float, Event]], start: Stage | None) -> None:
+    device = play(history, start)
+    was_busy = device.state.task is not None
+    commands = device.take(pointer("idle"))
+    assert device.state.task is None
+    assert (DropUpdate() in commands) == (CancelJob() in commands) == was_busy
+    assert device.take(Tick(), Reconnected(), after_s=1000.0) == []
+
+
+@given(histories, starts)
+def test_a_job_runs_in_one_stage_only(history: list[tuple[float, Event]], start: Stage | None) -> None:
+    device, is_running = at(start) if start else Device(), start is Stage.TRAINING
+    for after_s, event in history:
+        before = device.stage()
+        commands = device.take(event, after_s=after_s)
+        if CancelJob() in commands or (isinstance(event, Trained | TrainingFailed) and before is not device.stage()):
+            is_running = False
+        if started := [c for c in commands if isinstance(c, StartJob)]:
+            assert not is_running
+            assert device.state.task is not None
+            assert started == [StartJob(device.state.task.invite)]  # type: ignore[arg-type]  # there is one
+            is_running = True
+        assert is_running == (device.stage() is Stage.TRAINING)
+
+
+@given(histories, starts)
+def test_a_finished_update_is_dropped_only_when_its_round_is_over_or_refused(
+    history: list[tuple[float, Event]], start: Stage | None
+) -> None:
+    device = at(start) if start else Device()
+    for after_s, event in history:
+        task = device.state.task
+        if DropUpdate() not in device.take(event, after_s=after_s):
+            continue
+        assert task is not None
+        match event:
+            case WasRefused(round=number):
+                assert number == task.round
+            case Pointed(status=status):
+                is_open = status.phase in {"selecting", "reporting", "aggregating"}
+                assert status.round != task.round or not is_open
+            case _:
+                pytest.fail(f"{event} dropped an update")
+
+
+# ---- examples -------------------------------------------------------------------------------
+
+
+def test_a_round_as_it_should_be() -> None:
+    device = Device()
+    assert device.take(pointer("selecting")) == [Fetch(BASE), CHECK_IN]
+    assert device.take(Invited(invite())) == [ACCEPT, Fetch(BASE)]
+    assert device.take(Fetched(BASE.id)) == [StartJob(invite())]
+    assert device.take(Trained(offer())) == [OFFER]
+    assert device.take(Wanted(UPDATE.id)) == []
+    assert device.take(Receipted(5)) == []
+    assert device.stage() is Stage.DELIVERED
+    assert device.take(pointer("committed", model=NEXT)) == [Fetch(NEXT), CancelJob(), DropUpdate()]
+    assert device.state.doing == "waiting for a round"
+    assert device.take(pointer("selecting", 6, model=NEXT)) == [Speak(CheckIn(device="pi", round=6))]
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        (Stage.JOINING, CHECK_IN),
+        (Stage.OFFERING, OFFER),
+        (Stage.FAILED, Speak(Failed(device="pi", round=5, reason="no memory"))),
+    ],
+)
+def test_what_nobody_answers_is_said_ever_more_slowly(stage: Stage, message: Speak) -> None:
+    device, waits, last = at(stage), list[float](), 0.0
+    while len(waits) < 8:
+        if said := device.take(Tick(), after_s=0.5):
+            assert said == [message]
+            waits.append(device.now - last)
+            last = device.now
+    assert waits == [REPEAT_S, 6.0, 12.0, 24.0, 48.0, 60.0, 60.0, 60.0]
+    assert device.take(Reconnected()) == [message]
+
+
+@pytest.mark.parametrize("stage", [Stage.FETCHING, Stage.TRAINING, Stage.DELIVERED, Stage.REFUSED])
+def test_where_nothing_is_to_be_said_there_is_silence(stage: Stage) -> None:
+    assert at(stage).take(Tick(), Reconnected(), after_s=1000.0) == []
+
+
+def test_a_coordinator_that_is_fetching_the_update_is_left_in_peace() -> None:
+    device = at(Stage.OFFERING)
+    device.take(Wanted(UPDATE.id))
+    assert device.take(Tick(), after_s=29.0) == []
+    assert device.take(Tick(), after_s=1.0) == [OFFER]
+    assert device.take(Wanted(BASE.id)) == []
+
+
+def test_a_kept_offer_is_said_again_after_a_restart() -> None:
+    device = Device(kept=offer())
+    assert device.stage() is Stage.OFFERING
+    assert device.take(pointer("reporting"), Tick()) == [OFFER]
+    device.take(Receipted(5))
+    assert device.stage() is Stage.DELIVERED
+
+
+@pytest.mark.parametrize("status", [pointer("reporting", 6, cohort=()), pointer("committed"), pointer("idle")])
+def test_a_kept_offer_of_a_round_that_is_over_is_dropped(status: Pointed) -> None:
+    device = Device(kept=offer())
+    assert DropUpdate() in device.take(status)
+    assert device.state.task is None
+
+
+def test_a_restart_without_an_offer_asks_for_the_invitation_again() -> None:
+    device = Device()
+    assert device.take(pointer("reporting")) == [Fetch(BASE), CHECK_IN]
+    assert device.take(Invited(invite())) == [ACCEPT, Fetch(BASE)]
+
+
+def test_a_device_that_lost_its_offer_though_it_counts_has_nothing_left_to_do() -> None:
+    assert Device().take(pointer("reporting", reported=("pi",))) == [Fetch(BASE)]
+    device = Device()
+    device.take(pointer("reporting"), Receipted(5))
+    assert device.stage() is Stage.DELIVERED
+
+
+@pytest.mark.parametrize("phase", ["reporting", "aggregating"])
+def test_a_round_of_others_is_none_of_its_business(phase: str) -> None:
+    device = Device()
+    assert device.take(pointer(phase, cohort=("other",))) == [Fetch(BASE)]
+    assert device.state.task is None
+
+
+@pytest.mark.parametrize("stage", [Stage.FETCHING, Stage.TRAINING, Stage.OFFERING])
+@pytest.mark.parametrize("status", [pointer("selecting", 6), pointer("abandoned"), pointer("committed", model=NEXT)])
+def test_a_round_that_ended_cancels_the_work_on_it(stage: Stage, status: Pointed) -> None:
+    commands = at(stage).take(status)
+    assert CancelJob() in commands
+    assert DropUpdate() in commands
+
+
+def test_an_invitation_to_another_round_is_ignored() -> None:
+    device = Device()
+    assert device.take(Invited(invite())) == []
+    device = at(Stage.JOINING)
+    assert device.take(Invited(invite(6))) == []
+    assert device.stage() is Stage.JOINING
+
+
+@pytest.mark.parametrize("stage", [Stage.FETCHING, Stage.TRAINING])
+def test_a_repeated_invitation_is_only_accepted_again(stage: Stage) -> None:
+    device = at(stage)
+    before = device.state
+    assert device.take(Invited(invite())) == [ACCEPT]
+    assert device.state == before
+
+
+@pytest.mark.parametrize("stage", [Stage.OFFERING, Stage.DELIVERED, Stage.FAILED, Stage.REFUSED])
+def test_a_late_invitation_changes_nothing(stage: Stage) -> None:
+    device = at(stage)
+    before = device.state
+    assert device.take(Invited(invite())) == []
+    assert device.state == before
+
+
+def test_the_outcome_of_an_older_job_changes_nothing() -> None:
+    device = at(Stage.TRAINING)
+    before = device.state
+    device.take(Trained(offer(4)), TrainingFailed(4, "no memory"), Fetched(NEXT.id))
+    assert device.state == before
+
+
+def test_a_refusal_ends_the_round_for_this_device() -> None:
+    device = at(Stage.OFFERING)
+    assert device.take(WasRefused(5, "not finite")) == [CancelJob(), DropUpdate()]
+    assert device.take(WasRefused(4, "late")) == []
+    assert device.take(Trained(offer()), Receipted(5), Tick(), after_s=1000.0) == []
+
+
+@pytest.mark.parametrize("stage", [Stage.FETCHING, Stage.TRAINING, Stage.OFFERING, Stage.DELIVERED])
+def test_a_coordinator_that_lost_its_cohort_is_told_again(stage: Stage) -> None:
+    device = at(stage)
+    before = device.stage()
+    assert device.take(pointer("selecting", epoch="e1", cohort=())) == [CHECK_IN]
+    assert device.stage() is before
+
+
+def test_an_update_that_the_coordinator_lost_is_offered_again() -> None:
+    device = at(Stage.DELIVERED)
+    assert device.take(pointer("reporting", reported=("pi",))) == []
+    assert device.take(pointer("reporting", reported=("other",))) == [OFFER]
+    assert device.stage() is Stage.OFFERING
+
+
+def test_the_model_to_hold_is_fetched_once() -> None:
+    device = Device()
+    assert device.take(pointer("idle")) == [Fetch(BASE)]
+    assert device.take(pointer("idle")) == []
+    assert device.take(pointer("idle", model=None)) == []
+    assert device.take(pointer("idle", model=NEXT)) == [Fetch(NEXT)]
