@@ -94,10 +94,10 @@ class BlobStore:
                     hasher.update(block)
                     file.write(block)
             ref = self._publish(draft, hasher.head(spec))
-            self.sync(ref.id)
-            return ref
         except OSError as error:
             raise WorkError(f"{draft}: cannot store the blob: {error.strerror}") from error
+        self.sync(ref.id)
+        return ref
 
     def _publish(self, source: Path, head: Head) -> Ref:
         packed, ref = encode_head(head)
@@ -156,7 +156,7 @@ class BlobStore:
             raise WorkError(f"{part}: cannot finish it: {error.strerror}") from error
 
     def is_intact(self, blob: str) -> bool:
-        """Whether a complete blob still hashes to its id; a damaged one becomes a part, whose good chunks serve again."""
+        """Whether a complete blob still hashes to its id; a damaged one becomes a part: its good chunks serve again."""
         if not self.has(blob):
             return False
         is_good = False

@@ -5,9 +5,9 @@ Two roots keep people and bulk apart: below `fedpi/` travel only small JSON docu
 """
 
 import re
-from functools import lru_cache
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from common.errors import PeerError
 
