@@ -8,7 +8,7 @@ whose digest the receiver already holds, from whatever blob, need not travel.
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Annotated
 
 import msgpack
@@ -44,12 +44,12 @@ class Layout:
     size: int
     chunk_bytes: int
 
-    @property
+    @cached_property
     def head_chunks(self) -> int:
         """Number of chunks of the head."""
         return -(-self.head_bytes // self.chunk_bytes)
 
-    @property
+    @cached_property
     def total(self) -> int:
         """Number of chunks of head and body."""
         return self.head_chunks + -(-self.size // self.chunk_bytes)
@@ -171,6 +171,12 @@ def from_wire(data: bytes, total: int) -> int:
 
 def indexes(bits: int) -> Iterator[int]:
     """Indexes of the bits that are set, ascending."""
+    if bits.bit_length() <= 512:  # a window: NumPy would take longer to start
+        while bits:
+            lowest_bit = bits & -bits
+            yield lowest_bit.bit_length() - 1
+            bits ^= lowest_bit
+        return
     flat = np.frombuffer(to_wire(bits), np.uint8)
     yield from np.flatnonzero(np.unpackbits(flat, bitorder="little")).tolist()
 

@@ -1,7 +1,8 @@
 """A blob on its way to this process's disk: the pure receiver of `transfer`, bound to its files."""
 
 from collections.abc import Iterable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from common.blobs import BlobStore
 from common.chunks import Head, to_wire

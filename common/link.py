@@ -309,8 +309,9 @@ class Link:
             topic = message.topic
         except UnicodeDecodeError:
             topic = ""  # not a topic of ours: the loop counts it like any other malformed message
-        answer = [getattr(message.properties, name, None) for name in ("ResponseTopic", "CorrelationData")]
-        self._deliver(Received(self._name, topic, bytes(message.payload), *answer))
+        given = vars(message.properties) if message.properties else {}
+        answer_to, correlation = given.get("ResponseTopic"), given.get("CorrelationData")
+        self._deliver(Received(self._name, topic, bytes(message.payload), answer_to, correlation))
 
     def _on_disconnect(self, connection: _Connection, code: ReasonCode) -> None:
         if not connection.ended.is_set():

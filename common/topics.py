@@ -100,6 +100,7 @@ class Address:
     blob: str = ""
 
 
+@lru_cache(maxsize=4096)
 def topic(kind: Kind, federation: str, *, device: str = "", blob: str = "") -> str:
     """Build the topic of `kind`; `device="+"` gives a filter. A blob id is shortened to its first 16 digits."""
     return _BY_KIND[kind].pattern.format(federation=federation, device=device, blob=blob[:16])

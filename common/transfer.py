@@ -5,7 +5,10 @@ and again for what did not come within its patience, which follows the pace of t
 with every silence. Lost, repeated and reordered messages need no other treatment.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+import msgspec
+from msgspec.structs import replace
 
 from common.chunks import Head, Layout, decode_head, digest_of, full, layout_of, lowest
 from common.errors import PeerError
@@ -23,8 +26,7 @@ class Patience:
     most_s: float = 30.0
 
 
-@dataclass(frozen=True)
-class Receiver:
+class Receiver(msgspec.Struct, frozen=True):  # replaced for every chunk, and msgspec replaces ten times faster
     """One blob on its way in. `held` and `asked` are bitmaps over the whole stream; times are monotonic seconds."""
 
     ref: Ref

@@ -218,6 +218,8 @@ def _pointed(session: Session, status: RoundStatus, now: float) -> Step:
         return _join(session, status, now, (*fetch, *ended))
     if task is not None and task.stage is not Stage.JOINING and status.phase == "selecting":
         # The coordinator lost its cohort to a power cut. Whoever is in the middle of it joins again.
+        if task.stage is Stage.REFUSED:
+            return _join(replace(session, task=None), status, now, fetch)
         return session, (*fetch, Speak(CheckIn(device=session.device, round=status.round)))
     if task is not None and task.stage is Stage.DELIVERED and task.offer and _is_unknown(session.device, status):
         session, again = _saying(session, Stage.OFFERING, task.offer, now)

@@ -20,8 +20,6 @@ class Augmentation(Config, frozen=True):
     """Degrees either way."""
     zoom: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.1
     """A factor from 1 - zoom to 1 + zoom."""
-    shift: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
-    """Of the image's width and height, either way."""
     contrast: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.2
     """A factor from 1 - contrast to 1 + contrast, about the image's mean."""
 
@@ -38,11 +36,10 @@ def draw(augmentation: Augmentation, rng: np.random.Generator, count: int, image
     """Draw changes for `count` square images of `image_size` pixels.
 
     A transform (a0, a1, a2, b0, b1, b2, 0, 0) reads output pixel (x, y) at input
-    (a0 x + a1 y + a2, b0 x + b1 y + b2): a rotation, zoom and flip about the centre, then a shift.
+    (a0 x + a1 y + a2, b0 x + b1 y + b2): a rotation, zoom and flip about the centre.
     """
     angle = np.deg2rad(rng.uniform(-1, 1, count) * augmentation.rotation)
     scale = 1 / (1 + rng.uniform(-1, 1, count) * augmentation.zoom)
-    shift = rng.uniform(-1, 1, (2, count)) * augmentation.shift * image_size
     flip = 1 - 2 * rng.integers(0, 2, (2, count))
     gain = 1 + rng.uniform(-1, 1, count) * augmentation.contrast
     flip_x = flip[0] if augmentation.flips != "none" else 1
@@ -52,5 +49,5 @@ def draw(augmentation: Augmentation, rng: np.random.Generator, count: int, image
     b0, b1 = scale * np.sin(angle) * flip_x, scale * np.cos(angle) * flip_y
     centre = (image_size - 1) / 2
     zero = np.zeros(count)
-    rows = (a0, a1, centre * (1 - a0 - a1) + shift[0], b0, b1, centre * (1 - b0 - b1) + shift[1], zero, zero)
+    rows = (a0, a1, centre * (1 - a0 - a1), b0, b1, centre * (1 - b0 - b1), zero, zero)
     return Changes(np.stack(rows, axis=1).astype(np.float32), gain.astype(np.float32))

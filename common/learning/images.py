@@ -46,9 +46,7 @@ def load_site(data: DataConfig, image_size: int) -> Site:
         unseen = _find_unseen(data)
         train = _find_train(data, {item.path.resolve() for item in unseen})
     except OSError as error:
-        raise ConfigError(
-            f"data: {error.filename}: {error.strerror}; correct the path or its rights"
-        ) from error
+        raise ConfigError(f"data: {error.filename}: {error.strerror}; correct the path or its rights") from error
     skipped: list[str] = []
     site = Site(_read(train, image_size, skipped), _read(unseen, image_size, skipped), tuple(skipped))
     problem = f"; the first problem is {skipped[0]}" if skipped else ""
@@ -91,9 +89,7 @@ def open_image(data: bytes) -> "Image.Image":
     try:
         image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
         if image.width * image.height > MAX_PIXELS:
-            raise DataError(
-                f"it has {image.width} x {image.height} pixels; {MAX_PIXELS} in all are the limit"
-            )
+            raise DataError(f"it has {image.width} x {image.height} pixels; {MAX_PIXELS} in all are the limit")
         ImageOps.exif_transpose(image, in_place=True)
         return _to_rgb(image)
     except UnidentifiedImageError as error:
@@ -150,9 +146,7 @@ def read_label_csv(path: Path, images: Path | None, label_names: Sequence[str]) 
         where = f"{path}, line {line}"
         found = next((folder / file for folder in folders if (folder / file).is_file()), None)
         if found is None:
-            raise DataError(
-                f"{where}: there is no file {file!r} in {' or '.join(map(str, folders))}; correct it"
-            )
+            raise DataError(f"{where}: there is no file {file!r} in {' or '.join(map(str, folders))}; correct it")
         if label.casefold() not in numbers:
             known = " or ".join(map(repr, label_names))
             raise DataError(f"{where}: the label {label!r} is unknown; write {known}, or 0 or 1")
@@ -188,18 +182,14 @@ def _find_train(data: DataConfig, held_back: set[Path]) -> list[Labelled]:
     images = _images_folder(data)
     if data.labels is None:
         if images is None:
-            raise ConfigError(
-                "data.images: not set; name a folder with one folder a label, or set data.labels"
-            )
+            raise ConfigError("data.images: not set; name a folder with one folder a label, or set data.labels")
         return [i for i in find_labelled(images, data.label_names) if i.path.resolve() not in held_back]
     if not Path(data.labels).expanduser().is_file():
         raise ConfigError(f"data.labels: there is no CSV {data.labels}; correct the path")
     items = read_label_csv(Path(data.labels).expanduser(), images, data.label_names)
     for item in items:
         if item.path.resolve() in held_back:
-            raise DataError(
-                f"{data.labels}: {item.name!r} is unseen too, by {data.unseen}; keep it in one of them"
-            )
+            raise DataError(f"{data.labels}: {item.name!r} is unseen too, by {data.unseen}; keep it in one of them")
     return items
 
 
@@ -231,9 +221,7 @@ def _rows(path: Path) -> list[tuple[int, str, str]]:
     rows = []
     for number, row in lines:
         if len(row) != len(header):
-            raise DataError(
-                f"{path}, line {number}: it has {len(row)} columns where the header has {len(header)}"
-            )
+            raise DataError(f"{path}, line {number}: it has {len(row)} columns where the header has {len(header)}")
         rows.append((number, row[file_column].strip(), row[label_column].strip()))
     return rows
 
@@ -241,9 +229,7 @@ def _rows(path: Path) -> list[tuple[int, str, str]]:
 def _numbers(label_names: Sequence[str]) -> dict[str, int]:
     numbers = {name.casefold(): number for number, name in enumerate(label_names)}
     if len(numbers) < len(label_names):
-        raise ConfigError(
-            f"data.label_names: {label_names[0]!r} stands there twice; name two different labels"
-        )
+        raise ConfigError(f"data.label_names: {label_names[0]!r} stands there twice; name two different labels")
     return numbers
 
 

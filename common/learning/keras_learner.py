@@ -20,6 +20,12 @@ from common.messages import Plan
 from common.weights import Spec, Tensor, spec_of
 
 PREDICT_BATCH = 32
+WARM_UP_STEPS = 100
+"""A training's first steps, at most half of them, rise to the learning rate.
+
+Adam's first steps have one size for every weight. Without the rise they ruined pretrained weights for
+good in 1 of 8 trainings at 5e-4 and in most at 1e-3 (batch 8); with it in none.
+"""
 NO_AUGMENTATION = Augmentation(flips="none", rotation=0, zoom=0, contrast=0)
 
 
@@ -83,7 +89,7 @@ class KerasLearner:
         rng = np.random.default_rng(plan.seed)
         metrics: dict[str, float] = {}
         for epoch in range(1, plan.epochs + 1):
-            metrics = self._train_epoch(site.train, plan.batch_size, rng)
+            metrics = self._train_epoch(site.train, plan, epoch, rng)
             if not np.isfinite(metrics["loss"]):
                 raise WorkError(
                     f"the loss is not finite in epoch {epoch}; try a learning rate below {plan.learning_rate:g}"
@@ -115,13 +121,15 @@ class KerasLearner:
             variable.assign(np.full(variable.shape, (plan.seed + place) % 2**32, variable.dtype))
         for variable in self._optimizer.variables:
             variable.assign(np.zeros(variable.shape, variable.dtype))
-        self._optimizer.learning_rate = plan.learning_rate
 
-    def _train_epoch(self, examples: Examples, batch_size: int, rng: np.random.Generator) -> dict[str, float]:
+    def _train_epoch(self, examples: Examples, plan: Plan, epoch: int, rng: np.random.Generator) -> dict[str, float]:
         order = rng.permutation(len(examples))
+        starts = range(0, len(order), plan.batch_size)
+        warm_up = min(WARM_UP_STEPS, plan.epochs * len(starts) // 2)
         totals = np.zeros(2)
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
+        for step, start in enumerate(starts, (epoch - 1) * len(starts) + 1):
+            self._optimizer.learning_rate = plan.learning_rate * min(1, step / max(warm_up, 1))
+            batch = order[start : start + plan.batch_size]
             changes = draw(self._augmentation, rng, len(batch), self.image_size)
             labels = examples.labels[batch].astype(np.float32)
             totals += self._step(examples.images[batch], labels, changes.transforms, changes.gains).numpy()

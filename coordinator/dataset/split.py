@@ -172,9 +172,7 @@ def _assign(groups: Sequence[_Group], shares: dict[str, float], seed: int) -> di
     parts: dict[str, list[_Group]] = {name: [] for name in shares}
     for label in (0, 1):
         dealt = dict.fromkeys(shares, 0)
-        for group in sorted(
-            (group for group in groups if group.label == label), key=lambda g: _rank(g, seed)
-        ):
+        for group in sorted((group for group in groups if group.label == label), key=lambda g: _rank(g, seed)):
             size = len(group.items)
             behind = min(shares, key=lambda name: (dealt[name] + size / 2) / shares[name])
             dealt[behind] += size

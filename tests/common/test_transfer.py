@@ -2,8 +2,9 @@
 
 import heapq
 import random
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -234,7 +235,7 @@ def test_a_repeat_changes_nothing_but_a_counter() -> None:
         disk.take(SMALL.chunk(index), 0.0)
     before = disk.receiver
     disk.take(SMALL.chunk(3), 5.0)
-    assert disk.receiver == replace(before, repeated=1)
+    assert disk.receiver == msgspec.structs.replace(before, repeated=1)
 
 
 def test_what_is_on_disk_already_is_not_asked_for() -> None:

@@ -97,9 +97,7 @@ def test_the_same_seed_gives_the_same_files_in_any_place_and_directory_order(
         assert (tmp_path / "again" / name).read_bytes() == (report[1] / name).read_bytes(), name
 
 
-def test_another_seed_gives_another_split(
-    folder: Path, report: tuple[SplitReport, Path], tmp_path: Path
-) -> None:
+def test_another_seed_gives_another_split(folder: Path, report: tuple[SplitReport, Path], tmp_path: Path) -> None:
     split(folder, tmp_path, SplitOptions(seed=1))
     assert rows(tmp_path, "rpi1") != rows(report[1], "rpi1")
 
@@ -136,9 +134,7 @@ def test_twins_with_both_labels_stay_together_and_are_told(tmp_path: Path) -> No
 
 def test_too_few_images_for_every_part_is_a_clear_error(tmp_path: Path) -> None:
     draw_slices(tmp_path / "images", 3, 0, 64)
-    with pytest.raises(
-        DataError, match=r"6 different images leave none labelled 'no' for rpi\w+; add images"
-    ):
+    with pytest.raises(DataError, match=r"6 different images leave none labelled 'no' for rpi\w+; add images"):
         split(tmp_path / "images", tmp_path / "out", SplitOptions())
     assert not (tmp_path / "out").exists()
 
@@ -172,9 +168,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         split(tmp_path / "nowhere", tmp_path, SplitOptions())
 
 
-def test_parts_get_their_share_of_images_whatever_the_seed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_parts_get_their_share_of_images_whatever_the_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     for label, count in (("no", 20), ("yes", 30)):
         (tmp_path / label).mkdir()

@@ -1,7 +1,7 @@
 """Federations of real processes with the numpy model, and the global models that they must arrive at.
 
-- `federation("mosquitto", {"rpi1": 7, "rpi2": 30}, ...)` starts a broker, a coordinator and devices with so many
-  examples, and returns them once they are online. They end with the test.
+- `with LiveFederation(folder, {"rpi1": 7}) as live: live.begin("mosquitto")` starts a broker, a coordinator and a
+  device of 7 examples.
 - `expect` computes what a round must make of a global model, by nothing but NumPy.
 """
 
@@ -10,27 +10,26 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import paho.mqtt.client as mqtt
-import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from common.learning.numpy_learner import numpy_learner
 from common.weights import pack
 from coordinator.rehearsal.federation import Federation
 from coordinator.store import LedgerRow, RoundRow, Store
+from tests.conftest import find_ports
 
 WAIT_S = 60.0
 """Long beside anything that these tests wait for, since other work may share the machine."""
 MODEL = {"tensors": 7, "parameters": 500_000}
 SEED = 11
+NO_OPTIONS: Mapping[str, Any] = {}
 LOADER = "common.learning.numpy_learner:no_images"
 
 
@@ -43,16 +42,15 @@ class Heard:
 
 
 class Onlooker:
-    """A plain paho client that hears everything and may say anything."""
+    """A plain paho client: it hears what passes on the topics of `filters`, and may say anything."""
 
     def __init__(self, port: int, *filters: str) -> None:
         self.heard: list[Heard] = []
         self._granted = threading.Event()
-        self._filters = filters
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
         self._client.on_connect = lambda client, *_: client.subscribe([(name, 1) for name in filters])
         self._client.on_subscribe = lambda *_: self._granted.set()
-        self._client.on_message = lambda _c, _u, message: self.heard.append(Heard(message.topic, message.payload))
+        self._client.on_message = lambda _c, _u, message: self.hear(Heard(message.topic, bytes(message.payload)))
         self._client.connect("127.0.0.1", port)
 
     def __enter__(self) -> Self:
@@ -64,9 +62,13 @@ class Onlooker:
         self._client.disconnect()
         self._client.loop_stop()
 
-    def say(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        """Publish, and wait until the broker has it."""
-        self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(WAIT_S)
+    def hear(self, heard: Heard) -> None:
+        """Take a message; called from paho's thread."""
+        self.heard.append(heard)
+
+    def say(self, topic: str, payload: bytes, *, retain: bool = False) -> mqtt.MQTTMessageInfo:
+        """Publish; the answer tells when the broker has it."""
+        return self._client.publish(topic, payload, qos=1, retain=retain)
 
     def below(self, prefix: str) -> list[Heard]:
         """What was heard so far on topics that begin so."""
@@ -78,18 +80,32 @@ class LiveFederation(Federation):
 
     def __init__(self, folder: Path, examples: Mapping[str, int]) -> None:
         super().__init__(folder)
+        self.port = find_ports(1)  # nobody takes it while the broker is away
         self.examples = dict(examples)
+        self.options: dict[str, Any] = {}
         self.store: Store
 
-    def begin(self, broker: str, model: Mapping[str, Any], **sections: Mapping[str, Any]) -> Self:
-        """Start everything; `sections` are the coordinator's: training, round, transfer."""
+    def begin(
+        self,
+        broker: str,
+        model: Mapping[str, Any] = NO_OPTIONS,
+        devices: Mapping[str, Any] = NO_OPTIONS,
+        **sections: Mapping[str, Any],
+    ) -> Self:
+        """Start everything and wait until it is online.
+
+        `devices` are options of single devices, `sections` those of the coordinator: training, round, transfer.
+        """
         self.start_broker(broker)
-        rules = {"goal": len(self.examples), "minimum": len(self.examples), **sections.pop("round", {})}
-        training = {"seed": SEED, "epochs": 1, "evaluate": False, **sections.pop("training", {})}
-        chosen = {"name": "numpy", "options": {**MODEL, **model}}
-        self.start_coordinator({"model": chosen, "round": rules, "training": training, **sections})
+        self.options = {
+            "model": {"name": "numpy", "options": {**MODEL, **model}},
+            "round": {"goal": len(self.examples), "minimum": len(self.examples)},
+            "training": {"seed": SEED, "epochs": 1, "evaluate": False},
+            **sections,
+        }
+        self.start_coordinator(self.options)
         for device in self.examples:
-            self.add(device)
+            self.add(device, **devices.get(device, NO_OPTIONS))
         self.store = self.open_store(WAIT_S)
         self.wait_for_devices(self.store, len(self.examples), WAIT_S)
         return self
@@ -99,12 +115,31 @@ class LiveFederation(Federation):
         data = {"loader": LOADER, "options": {"count": self.examples[device]}}
         self.start_device(device, {"data": data, "serving": {"process": "off"}, **options})
 
+    def serve(self, device: str) -> None:
+        """Start what answers images for a device."""
+        self._start(f"{device}-serving", ["device", "serve", "--config", str(self.config(device))])
+
+    def leave(self, device: str) -> None:
+        """Stop a device in order, and wait until the coordinator knows."""
+        self.processes.pop(device).stop()
+        self.until(lambda: self.states()[device] == "offline", f"{device} stayed online")
+
+    def come(self, device: str) -> None:
+        """Start a device again, and wait until the coordinator knows."""
+        self.start_device(device)
+        self.until(lambda: self.states()[device] == "online", f"{device} did not come online")
+
+    def states(self) -> dict[str, str]:
+        """Return which devices the coordinator takes for online, and which for offline."""
+        return {row.device: row.state for row in self.store.devices()}
+
     # ---- rounds ---------------------------------------------------------------------------------
 
     def ask(self, rounds: int = 1) -> int:
-        """Ask for rounds; returns the number of the first of them. None may be open or asked for already."""
+        """Ask for rounds while none is open; returns the number of the first of them."""
+        first = self.store.last_round() + 1
         self.store.ask_for(rounds)
-        return self.store.last_round() + 1
+        return first
 
     def finish(self, first: int, rounds: int = 1) -> list[RoundRow]:
         """Wait until the rounds that `ask` named are over; returns them."""
@@ -133,6 +168,11 @@ class LiveFederation(Federation):
         """Return what became of every device in a round."""
         return {row.device: row for row in self.store.ledger(number)}
 
+    def phase(self, number: int) -> str:
+        """Return where a round stands."""
+        (row,) = self.store.rounds(number - 1)
+        return row.phase
+
     # ---- looking on -----------------------------------------------------------------------------
 
     def until(self, is_so: Callable[[], object], what: str) -> None:
@@ -154,15 +194,12 @@ class LiveFederation(Federation):
         """Count how often a device began to train in a round."""
         return self.log(device).count(f"now training, round {number}\n")
 
-    def upload(self, number: int, device: str) -> list[Path]:
-        """Return what the coordinator has of a device's update: a part while it arrives, then a body."""
+    def until_partly_here(self, number: int, device: str, size: int) -> None:
+        """Wait until at least `size` bytes of a device's update are on the coordinator's disk, but not all of it."""
         folder = self.folder / "coordinator" / "updates" / str(number) / device
-        return [*folder.glob("*.part"), *folder.glob("*.body")]
-
-    def until_half_here(self, number: int, device: str) -> None:
-        """Wait until some of a device's update is on the coordinator's disk, but not all of it."""
-        self.until(lambda: any(path.stat().st_blocks for path in self.upload(number, device)), "no update began to come")
-        assert [path.suffix for path in self.upload(number, device)] == [".part"], "the update came too fast"
+        # A part has its full length from the start; the disk holds what was written.
+        self.until(lambda: any(512 * path.stat().st_blocks >= size for path in folder.glob("*.part")), "no update came")
+        assert not list(folder.glob("*.body")), "the update came too fast"
 
     def onlooker(self, *filters: str) -> Onlooker:
         """Return somebody who hears these topics, every one by default."""
@@ -172,7 +209,15 @@ class LiveFederation(Federation):
         """Start a command of `fedpi-coordinator`."""
         line = [sys.executable, "-m", "coordinator", *command, "--config", str(self.config("coordinator"))]
         pipe = subprocess.PIPE
-        return subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, env=self.environment)
+        return subprocess.Popen(
+            line, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, env=self.environment
+        )
+
+    def command(self, *command: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command of `fedpi-coordinator` to its end."""
+        with self.cli(*command) as process:
+            out, err = process.communicate(timeout=WAIT_S)
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 def initial_model() -> bytes:
@@ -199,26 +244,3 @@ def read_json(payload: bytes) -> dict[str, Any]:
     """Read what people read."""
     document: dict[str, Any] = json.loads(payload)
     return document
-
-
-Begin = Callable[..., LiveFederation]
-
-
-def _begin(
-    stack: ExitStack, folder: Path, broker: str, examples: Mapping[str, int], /, model: Any = (), **sections: Any
-) -> LiveFederation:
-    live = stack.enter_context(LiveFederation(folder, examples))
-    return live.begin(broker, dict(model), **sections)
-
-
-@pytest.fixture
-def federation(tmp_path: Path) -> Iterator[Begin]:
-    with ExitStack() as stack:
-        yield partial(_begin, stack, tmp_path)
-
-
-@pytest.fixture(scope="module")
-def shared_federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Begin]:
-    """For a module whose tests each add a round of their own."""
-    with ExitStack() as stack:
-        yield partial(_begin, stack, tmp_path_factory.mktemp("federation"))
