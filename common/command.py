@@ -42,9 +42,18 @@ class Commands(click.Group):
             ctx.exit(INTERRUPTED)
 
 
+class _OneLine(logging.Formatter):
+    """Keeps what peers wrote within its line, so that nobody can forge another one."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        return printable(super().formatMessage(record))
+
+
 def set_up_logging(is_verbose: bool) -> None:
     """Send logs to stderr as key=value lines: INFO and above, or everything."""
-    logging.basicConfig(level=logging.DEBUG if is_verbose else logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
+    out = logging.StreamHandler(sys.stderr)
+    out.setFormatter(_OneLine(LOG_FORMAT))
+    logging.basicConfig(level=logging.DEBUG if is_verbose else logging.INFO, handlers=[out])
 
 
 def _on_verbose(_context: click.Context, _parameter: click.Parameter, value: bool) -> None:

@@ -92,7 +92,7 @@ class Want(_Wire, frozen=True, tag=True):
 
 
 class Hello(_Wire, frozen=True, tag=True):
-    """I am here; `nonce` tells this connection from an earlier one of the same device."""
+    """I am here; `nonce` tells this process from an earlier one of the same device."""
 
     device: DeviceId
     nonce: Token

@@ -55,6 +55,7 @@ class Collector:
         """Start to receive `offer`, or go on; answers at once when it is here already."""
         current = self._uploads.get(offer.device)
         if current is not None and current.offer.update.id == offer.update.id:
+            current.inflow.ask_again()  # a device says it again when it is back: what was asked for is lost
             return None
         self._drop(offer.device)
         blobs = self._store(offer.device)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from common import topics
 from common.blobs import BlobStore
-from common.errors import FedpiError, PeerError
+from common.chunks import layout_of
+from common.errors import ConfigError, FedpiError, PeerError
 from common.inbox import Inbox
 from common.link import Broken, Denied, Down, Received, Room, Up
 from common.messages import Ref, Refusal
@@ -182,7 +183,14 @@ class Service:
             self._step(Cancelled(reason=f"the broker only carries chunks of {chunk_bytes} bytes"), time.monotonic())
         copy = self._config.folder / "recut.tmp"
         copy.write_bytes(self._blobs.body(model.id).read_bytes())
-        self._store.set_global_model(self._blobs.add(copy, self._blobs.head(model).spec, chunk_bytes))
+        cut = self._blobs.add(copy, self._blobs.head(model).spec, chunk_bytes)
+        try:
+            layout_of(cut)
+        except PeerError as error:
+            raise ConfigError(
+                f"this broker only carries chunks of {chunk_bytes} bytes: {error}; raise its limit"
+            ) from error
+        self._store.set_global_model(cut)
         log.warning("cut the global model into chunks of %d bytes, which is what the broker carries", chunk_bytes)
         self._offer_models()
         self._announce()

@@ -109,7 +109,7 @@ def test_a_struct_is_described_field_by_field(name: str) -> None:
 
 
 def test_no_message_is_described_that_does_not_exist() -> None:
-    assert set(re.findall(r"^### ([A-Z][A-Za-z]+)$", TEXT, re.MULTILINE)) == set(STRUCTS)
+    assert set(re.findall(r"^####? ([A-Z][A-Za-z]+)$", TEXT, re.MULTILINE)) == set(STRUCTS)
 
 
 def test_the_words_for_text_are_the_patterns() -> None:

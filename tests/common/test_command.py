@@ -68,3 +68,12 @@ def test_broker_help_answers_at_once(arguments: list[str]) -> None:
         return time.perf_counter() - started
 
     assert min(seconds() for _ in range(3)) < 0.3
+
+
+def test_what_a_peer_wrote_cannot_forge_a_log_line() -> None:
+    program = "import logging; from common.command import set_up_logging; set_up_logging(False); "
+    program += r"logging.getLogger('x').warning('said: %s', 'no\n2026 level=ERROR logger=x forged \x1b[31mred')"
+    done = subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr.count("\n") == 1
+    assert "\x1b" not in done.stderr
+    assert "said: no 2026 level=ERROR" in done.stderr

@@ -272,6 +272,14 @@ def test_silence_is_answered_ever_more_slowly_and_never_given_up() -> None:
     assert set(waits[5:]) == {30.0}
 
 
+def test_one_chunk_ends_the_silence() -> None:
+    disk, wire = fresh(LARGE, 500), Wire(0, loss=1.0)
+    for now in (0.0, 2.0, 6.0, 14.0):
+        disk.ask(wire, now)
+    disk.take(LARGE.chunk(0), 15.0)
+    assert disk.receiver.silences == 0
+
+
 def test_the_patience_follows_a_slow_link() -> None:
     disk, wire = fresh(LARGE, 500), Wire(0, loss=1.0)
     disk.ask(wire, 0.0)

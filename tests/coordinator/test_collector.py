@@ -157,6 +157,16 @@ def test_an_offer_that_is_said_again_does_not_begin_anew(tmp_path: Path) -> None
     assert 0 not in [chunk.index for want in before for chunk in pi.answer(want)]
 
 
+def test_a_device_that_is_back_is_asked_at_once(tmp_path: Path) -> None:
+    made, pi = collector(tmp_path), device(tmp_path)
+    deliver(made, pi, limit=4)
+    for now in (10.0, 20.0, 40.0, 80.0):
+        made.wishes(now)
+    assert not made.wishes(81.0, "pi"), "its silence has made the coordinator patient"
+    made.begin(pi.offer, SPEC, 81.0)
+    assert made.wishes(81.0, "pi")
+
+
 def test_another_offer_replaces_the_first_and_frees_its_disk(tmp_path: Path) -> None:
     made, pi, again = collector(tmp_path), device(tmp_path), device(tmp_path, seed=2)
     deliver(made, pi, limit=4)
@@ -202,12 +212,14 @@ def test_an_update_that_is_here_already_travels_no_second_time(tmp_path: Path) -
     assert made.wishes(0.0) == []
 
 
-def test_an_update_that_a_power_cut_tore_travels_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_an_update_that_a_power_cut_tore_travels_again(tmp_path: Path, is_asked: bool) -> None:
     pi = device(tmp_path)
     deliver(collector(tmp_path), pi)
     made = collector(tmp_path)
     made.path("pi", pi.offer.update.id).write_bytes(b"x" + pi.data[1:])
-    assert not made.has_intact("pi", pi.offer.update.id)
+    if is_asked:
+        assert not made.has_intact("pi", pi.offer.update.id)
     assert isinstance(deliver(made, pi), Delivered)
     assert made.path("pi", pi.offer.update.id).read_bytes() == pi.data
 
@@ -235,5 +247,7 @@ def test_files_are_closed_again(tmp_path: Path) -> None:
         deliver(made, sender)
         made.has_intact(sender.name, sender.offer.update.id)
         made.begin(sender.offer, SPEC, 0.0)
+    made.turn_to(ROUND + 1)
+    deliver(made, senders[0], limit=3)
     made.turn_to(0)
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208 - a count is all

@@ -291,6 +291,17 @@ def test_an_offer_that_comes_too_late_is_refused() -> None:
     assert missing.reason == "was invited when the round closed"
 
 
+def test_an_update_that_arrives_too_late_does_not_count() -> None:
+    run = reporting()
+    run.take(*reported("a"), *reported("b"), Offered(offer=offer("c")))
+    run.take(Tick(), after_s=2000.0)
+    before = run.state
+    assert before.phase is Phase.AGGREGATING
+    assert run.take(Delivered(device="c", update=UPDATES[0].id)) == []
+    assert run.take(Rejected(device="c", update=UPDATES[0].id, reason="not finite")) == []
+    assert run.state == before
+
+
 # ---- deadlines --------------------------------------------------------------------
 
 

@@ -332,6 +332,12 @@ def test_a_coordinator_that_lost_its_cohort_is_told_again(stage: Stage) -> None:
     assert device.stage() is before
 
 
+def test_a_refusal_that_the_coordinator_forgot_no_longer_holds() -> None:
+    device = at(Stage.REFUSED)
+    assert device.take(pointer("selecting", epoch="e1", cohort=())) == [CHECK_IN]
+    assert device.stage() is Stage.JOINING
+
+
 def test_an_update_that_the_coordinator_lost_is_offered_again() -> None:
     device = at(Stage.DELIVERED)
     assert device.take(pointer("reporting", reported=("pi",))) == []

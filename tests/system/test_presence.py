@@ -35,13 +35,11 @@ def test_story_tells_presence_phases_progress_delivery_and_result(live: LiveFede
         live.processes["rpi1"].kill()
         live.until(lambda: live.states()["rpi1"] == "offline", "rpi1 stayed online")
         live.come("rpi1")
-        back = "rpi1 is waiting for a round."
-        live.until(
-            lambda: told(onlooker, topic(Kind.DEV_STATUS, FEDERATION, device="rpi1"))[-1] == back, "it is not told"
-        )
-    texts, n = told(onlooker), row.round
+        back = ("The connection broke.", "rpi1 is waiting for a round.")
+        live.until(lambda: tells(texts_of(onlooker), *back), "the return of rpi1 was not told")
+    texts, n = texts_of(onlooker), row.round
     for device, count in EXAMPLES.items():
-        told_in_order(
+        assert tells(
             texts,
             "The coordinator is here.",
             f"Round {n} is open: 0 of 2 devices have checked in.",
@@ -52,9 +50,9 @@ def test_story_tells_presence_phases_progress_delivery_and_result(live: LiveFede
             f"Round {n} is averaging 2 updates.",
             f"Round {n} made a new global model from 2 of 2 devices.",
             f"Round {n}: mean of the devices' own figures.",
-        )
-        told_in_order(texts, f"{device} is waiting for a round.", f"{device} is training, round {n}.")
-    told_in_order(texts, f"rpi1 is training, round {n}.", "The connection broke.", back)
+        ), texts
+        assert tells(texts, f"{device} is waiting for a round.", f"{device} is training, round {n}."), texts
+    assert tells(texts, f"rpi1 is training, round {n}.", *back), texts
 
 
 def test_device_that_joins_during_a_round_takes_part_in_the_next_one(live: LiveFederation) -> None:
@@ -101,14 +99,14 @@ def test_late_will_of_an_old_connection_takes_no_device_offline(live: LiveFedera
     assert live.states()["rpi1"] == "online"
 
 
-def told(onlooker: Onlooker, name: str = "fedpi/") -> list[str]:
-    return [str(read_json(heard.payload)["text"]) for heard in onlooker.below(name)]
+def texts_of(onlooker: Onlooker) -> list[str]:
+    return [str(read_json(heard.payload)["text"]) for heard in onlooker.below("fedpi/")]
 
 
-def told_in_order(texts: Sequence[str], *expected: str) -> None:
+def tells(texts: Sequence[str], *expected: str) -> bool:
+    """Whether the expected sentences are among the texts, in this order."""
     rest = iter(texts)
-    for text in expected:
-        assert text in rest, f"{text!r} was not told, or not in its place: {texts}"
+    return all(text in rest for text in expected)
 
 
 def break_connection(port: int, name: str, will: bytes) -> None:
