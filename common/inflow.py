@@ -44,6 +44,11 @@ class Inflow:
         """Chunks that came although they were here already."""
         return self._receiver.repeated
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing has come since the last time that it was asked for again."""
+        return self._receiver.silences > 0
+
     def take(self, chunk: Chunk, now: float) -> None:
         """Verify and keep one chunk."""
         self._receiver, outcome = on_chunk(self._receiver, chunk, now)
@@ -61,8 +66,8 @@ class Inflow:
         return to_wire(bits) if bits else None
 
     def ask_again(self) -> None:
-        """Take it that what was asked for is lost: the connection is a new one."""
-        self._receiver = replace(self._receiver, asked=0)
+        """Take it that what was asked for is lost: the sender, or the connection to it, is a new one."""
+        self._receiver = replace(self._receiver, asked=0, silences=0)
 
     def finish(self) -> None:
         """Turn the complete part into a blob."""

@@ -55,7 +55,8 @@ class Collector:
         """Start to receive `offer`, or go on; answers at once when it is here already."""
         current = self._uploads.get(offer.device)
         if current is not None and current.offer.update.id == offer.update.id:
-            current.inflow.ask_again()  # a device says it again when it is back: what was asked for is lost
+            if current.inflow.is_silent:
+                current.inflow.ask_again()  # the device is back: what it was asked for is lost
             return None
         self._drop(offer.device)
         blobs = self._store(offer.device)

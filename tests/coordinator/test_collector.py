@@ -165,6 +165,8 @@ def test_a_device_that_is_back_is_asked_at_once(tmp_path: Path) -> None:
     assert not made.wishes(81.0, "pi"), "its silence has made the coordinator patient"
     made.begin(pi.offer, SPEC, 81.0)
     assert made.wishes(81.0, "pi")
+    made.begin(pi.offer, SPEC, 81.0)
+    assert not made.wishes(81.0, "pi"), "what it was asked for is on its way"
 
 
 def test_another_offer_replaces_the_first_and_frees_its_disk(tmp_path: Path) -> None:

@@ -33,9 +33,7 @@ from device.session import (
     step,
 )
 
-BASE = Ref(id="0" * 64, head_bytes=100, size=8, chunk_bytes=4096)
-NEXT = Ref(id="9" * 64, head_bytes=100, size=8, chunk_bytes=4096)
-UPDATE = Ref(id="1" * 64, head_bytes=100, size=8, chunk_bytes=4096)
+BASE, NEXT, UPDATE = (Ref(id=digit * 64, head_bytes=100, size=8, chunk_bytes=4096) for digit in "091")
 PLAN = Plan(model=ModelChoice(name="numpy"))
 
 
@@ -52,8 +50,7 @@ def offer(number: int = 5) -> Offer:
     return Offer(device="pi", round=number, base=BASE.id, update=UPDATE, num_examples=3)
 
 
-CHECK_IN = Speak(CheckIn(device="pi", round=5))
-ACCEPT = Speak(Accept(device="pi", round=5))
+CHECK_IN, ACCEPT = Speak(CheckIn(device="pi", round=5)), Speak(Accept(device="pi", round=5))
 OFFER = Speak(offer())
 
 
