@@ -63,6 +63,7 @@ class World(msgspec.Struct, frozen=True):
     """Updates whose devices were told, in this round, that they count."""
     faults: int = 0
     cuts: int = 0
+    is_averaging: bool = False
     is_over: bool = False
 
     def key(self) -> bytes:
@@ -110,6 +111,8 @@ class Model:
                         promise = (message.device, message.update)
                         world = replace(world, promised=tuple(sorted({*world.promised, promise})))
                     world = self.send(world, message)
+                case events.Aggregate():
+                    world = replace(world, is_averaging=True)
                 case events.Collect(offer=offer):
                     others = (o for o in world.collecting if o.device != offer.device)
                     world = replace(world, collecting=tuple(sorted((*others, offer), key=lambda o: o.device)))
@@ -126,7 +129,7 @@ class Model:
                 assert device != self.bad, "an update counts that is not admitted"
             assert set(world.promised) <= {row[1:] for row in new} or world.cuts, "a promise is broken"
             world = replace(world, counted=tuple(sorted((*world.counted, *new))))
-        world = replace(world, collecting=(), promised=())
+        world = replace(world, collecting=(), promised=(), is_averaging=False)
         if done.number == self.rounds:
             return replace(world, is_over=True)
         following = opened(done.number + 1, self.minimum)
@@ -162,7 +165,7 @@ class Model:
     def restarted(self, world: World, saved: Round, lost: frozenset[str] = frozenset()) -> World:
         """The coordinator starts again from its journal; what was on its way to it may come yet."""
         resumed, commands = rounds.resume(saved, 0.0, lost)
-        return self.enter(replace(world, collecting=()), timeless(resumed), commands)
+        return self.enter(replace(world, collecting=(), is_averaging=False), timeless(resumed), commands)
 
     # ---- a device's loop, as `device.daemon` has it ---------------------------------------------
 
@@ -226,7 +229,7 @@ class Model:
         return self.device(world, place, sessions.Tick(), FOREVER)
 
     def average(self, world: World) -> World:
-        if world.round.phase is not Phase.AGGREGATING:
+        if not world.is_averaging:
             return world
         return self.coordinator(world, events.Aggregated(result=model(world.round.number)))
 
