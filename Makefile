@@ -7,12 +7,16 @@ IMAGES ?=
 WEIGHTS ?=
 SEED ?= 0
 ROUNDS ?= 10
+ROWS ?=
+INJECTIONS ?= 20
+SHORT ?=
+OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench wheels clean
+.PHONY: help setup mosquitto demo test faults system-test check format bench wheels clean
 
 help:  ## Show this list.
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 setup: $(VENV)/.ready  ## Create the virtual environment and install fedpi into it.
 
@@ -20,25 +24,35 @@ $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("fedpi needs Python 3.11 or later" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable '.[broker,dev,inference,learning,tools]'
+	$(BIN)/pip install --quiet --editable '.[broker,dev,inference,learning,metrics,tools]'
 	touch $@
 
 demo: setup  ## Run a federation here. IMAGES=folder WEIGHTS=file|imagenet SEED=n
 	$(BIN)/python -m coordinator.rehearsal demo --seed $(SEED) \
 	  $(if $(IMAGES),--images '$(IMAGES)') $(if $(WEIGHTS),--weights '$(WEIGHTS)')
 
-test: setup  ## Run the tests. They start real brokers: Mosquitto is installed where it is missing.
+mosquitto:
 	@command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || { \
-	  echo "installing Mosquitto, which the tests run against"; \
+	  echo "installing Mosquitto, which the tests and the benchmark run against"; \
 	  $(if $(filter 0,$(shell id -u)),,sudo) apt-get update -qq && \
 	  $(if $(filter 0,$(shell id -u)),,sudo) apt-get install -y -qq mosquitto; }
+
+test: setup mosquitto  ## Run the tests. They start real brokers: Mosquitto is installed where it is missing.
 	$(BIN)/python -m pytest
 
-check: setup  ## Lint, types, and who may import whom.
+faults: setup mosquitto  ## Inject every fault, beside the undisturbed run. ROWS=1,2 SEED=n INJECTIONS=n SHORT=1
+	$(BIN)/python -m tests.faults --seed $(SEED) --injections $(INJECTIONS) \
+	  $(if $(ROWS),--rows '$(ROWS)') $(if $(SHORT),--short)
+
+system-test: setup  ## Install on booted Debian machines, let faults befall them. Needs root. OPTIONS=--help lists more.
+	$(if $(filter 0,$(shell id -u)),,sudo) $(BIN)/python -m tests.machines $(OPTIONS)
+
+check: setup  ## Lint, types, who may import whom, known holes in dependencies.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python .ci/audit.py
 
 format: setup  ## Format the code.
 	$(BIN)/ruff format .

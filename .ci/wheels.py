@@ -11,7 +11,7 @@ from pathlib import Path
 
 # Raspberry Pi OS 12 has glibc 2.36 and Python 3.11; 13 has glibc 2.41 and Python 3.13.
 SYSTEMS = {"3.11": 36, "3.13": 41}
-EXTRAS = ("learning", "inference", "broker", "tools")
+EXTRAS = ("learning", "inference", "broker", "metrics", "tools")
 
 
 def requirements() -> list[str]:

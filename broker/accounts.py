@@ -40,23 +40,8 @@ def ensure(root: Path, users: Iterable[str], *, renew: bool) -> list[str]:
     fresh = [user for user in dict.fromkeys(users) if renew or user not in lines]
     if fresh:
         lines |= _hash({user: _password(root, user, renew=renew) for user in fresh})
-        write_private(path, "".join(f"{user}:{digest}\n" for user, digest in lines.items()))
+        files.write_private(path, "".join(f"{user}:{digest}\n" for user, digest in lines.items()).encode())
     return fresh
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replace `path` by `text`, readable by its owner only from its first byte on. Raises WorkError."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.unlink(missing_ok=True)
-        with os.fdopen(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        files.publish(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise WorkError(f"{path}: cannot write: {error.strerror}") from error
 
 
 def _read(path: Path) -> dict[str, str]:
@@ -74,7 +59,7 @@ def _password(root: Path, user: str, *, renew: bool) -> str:
     if path.exists() and not renew:
         return path.read_text().strip()
     password = secrets.token_urlsafe(24)
-    write_private(path, password + "\n")
+    files.write_private(path, f"{password}\n".encode())
     return password
 
 
@@ -82,7 +67,7 @@ def _hash(passwords: dict[str, str]) -> dict[str, str]:
     """Hash with Mosquitto's own tool, through a private file: an argument would show in the list of processes."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / PASSWORDS
-        write_private(path, "".join(f"{user}:{password}\n" for user, password in passwords.items()))
+        files.write_private(path, "".join(f"{user}:{password}\n" for user, password in passwords.items()).encode())
         done = subprocess.run(
             [find_program("mosquitto_passwd"), "-U", path], capture_output=True, text=True, check=False
         )

@@ -15,11 +15,18 @@ if TYPE_CHECKING:
     from broker.settings import ServeConfig
     from common.config import BrokerConfig
 
+USUAL_CONFIG = Path("/etc/fedpi/broker.yaml")
+
 config_option = click.option(
     "--config",
     "config_file",
     type=click.Path(path_type=Path),
-    help="A YAML file like config/broker.yaml; flags beat it.",
+    help=f"A YAML file like config/broker.yaml; flags beat it. [default: {USUAL_CONFIG}, where that is]",
+)
+folder_option = click.option("--out", "folder", help="The folder that `init` wrote.")
+authority_option = click.option("--authority", help="Folder of the authority's key.")
+to_option = click.option(
+    "--to", type=click.Path(path_type=Path, file_okay=False, exists=True), default=".", help="Folder to write into."
 )
 
 
@@ -35,17 +42,108 @@ def main() -> None:
 @click.option("--port", type=int, help="Port to listen on.")
 @click.option("--federation", help="The one federation that devices may take part in.")
 @click.option("--device", "devices", multiple=True, help="A device to make a password for; repeat it.")
+@click.option("--tls/--no-tls", default=None, help="Certificates [default: unless only this machine is served]")
+@click.option("--name", "names", multiple=True, help="A name or address of the broker; devices dial the first.")
+@click.option("--days", type=int, help="How long certificates last.")
+@authority_option
+@click.option("--coordinator", help="The coordinator's configuration on this machine, to be pointed at the broker.")
 @click.option("--anonymous", is_flag=True, default=None, help="No passwords; on this machine only.")
 @click.option("--force", is_flag=True, help="Replace mosquitto.conf and acl even if they were edited.")
 @click.option("--new-passwords", is_flag=True, help="New passwords for the users that exist, too.")
 def init(config_file: Path | None, force: bool, new_passwords: bool, **flags: Any) -> None:
-    """Write Mosquitto's configuration, ACL and passwords."""
+    """Write Mosquitto's configuration, its ACL, and certificates or passwords."""
     from broker import install
 
     config = _serve_config(config_file, **flags)
     done = install.init(config, force=force, new_passwords=new_passwords)
     console().print(table(("file", ""), [(item.path, item.state) for item in done]))
+    if config.has_tls:
+        _tell_of_coordinator(config)
+        console().print("Enrol each device with: fedpi-broker enroll NAME")
     console().print(f"Run it with: fedpi-broker run --mosquitto --out {config.folder}")
+
+
+def _tell_of_coordinator(config: "ServeConfig") -> None:
+    import yaml
+
+    from broker.enrolment import coordinator_sections
+
+    if config.coordinator is not None and Path(config.coordinator).exists():
+        console().print(f"{config.coordinator} points at this broker now.")
+        return
+    console().print("The coordinator's configuration needs these sections:")
+    console().print(yaml.safe_dump(coordinator_sections(config), sort_keys=False).rstrip())
+
+
+@main.command()
+@click.argument("name")
+@config_option
+@folder_option
+@authority_option
+@to_option
+@click.option("--again", is_flag=True, help="Let a name return that was revoked.")
+def enroll(name: str, config_file: Path | None, to: Path, again: bool, **flags: Any) -> None:
+    """Write NAME.fedpi: all that a device, or the `monitor`, needs to join. It holds private keys."""
+    from broker import enrolment
+
+    path = enrolment.enroll(_serve_config(config_file, **flags), name, to, again=again)
+    console().print(f"{path}: take it to {name} by a way that you trust, and delete it afterwards.")
+    console().print(f"There: {_join(name)} {path.name}")
+
+
+def _join(name: str) -> str:
+    return "fedpi-coordinator join" if name == "monitor" else "fedpi-device join"
+
+
+@main.command()
+@click.argument("name")
+@config_option
+@folder_option
+@authority_option
+def revoke(name: str, config_file: Path | None, **flags: Any) -> None:
+    """Shut NAME out at once, also where it is connected."""
+    from broker import enrolment
+
+    pid = enrolment.revoke(_serve_config(config_file, **flags), name)
+    told = f"Mosquitto (process {pid}) knows" if pid else "Mosquitto does not run here; it knows when it starts"
+    console().print(f"{name} is revoked: it can neither log in nor say or hear anything. {told}.")
+
+
+@main.command()
+@click.argument("names", metavar="[NAME...]", nargs=-1)
+@config_option
+@folder_option
+@authority_option
+@to_option
+@click.option("--all", "every", is_flag=True, help="Everybody's, however long they last.")
+def renew(names: tuple[str, ...], config_file: Path | None, to: Path, every: bool, **flags: Any) -> None:
+    """Renew certificates: of NAMEs, or all that end within 30 days, the broker's and the coordinator's included.
+
+    A device keeps its keys: its file holds no secret, and `fedpi-device join` installs it.
+    """
+    from broker import enrolment
+
+    done = enrolment.renew(_serve_config(config_file, **flags), names, to, every=every)
+    for name, path in done:
+        console().print(f"{name}: {'in use' if path is None else f'{path}, for: {_join(name)} {path.name}'}")
+    if not done:
+        console().print("No certificate ends within 30 days.")
+
+
+@main.command()
+@config_option
+@folder_option
+@authority_option
+@json_option
+def enrolled(config_file: Path | None, as_json: bool, **flags: Any) -> None:
+    """List who is enrolled and until when, and who was revoked."""
+    from broker import enrolment
+
+    rows = enrolment.listed(_serve_config(config_file, **flags))
+    if as_json:
+        print_json(rows)
+    else:
+        console().print(table(("name", "role", "until", ""), [(r.name, r.role, r.until[:10], r.note) for r in rows]))
 
 
 @main.command()
@@ -82,7 +180,7 @@ def _run_mosquitto(config: "ServeConfig") -> None:
     """Become Mosquitto: its signals, logs and exit code are this command's."""
     from broker.accounts import find_program
     from broker.mosquitto import CONF, listeners
-    from broker.ports import require_free
+    from broker.ports import raise_file_limit, require_free
     from common.errors import ConfigError
 
     path = config.root / CONF
@@ -91,6 +189,7 @@ def _run_mosquitto(config: "ServeConfig") -> None:
     program = find_program("mosquitto")
     for host, port in listeners(path.read_text()):
         require_free(host, port)
+    raise_file_limit()
     click.echo(f"running {program} -c {path}")
     sys.stdout.flush()
     os.execv(program, [program, "-c", str(path)])  # noqa: S606 - no shell wanted
@@ -135,6 +234,8 @@ def _serve_config(config_file: Path | None, **flags: Any) -> "ServeConfig":
     from broker.settings import ServeConfig
     from common.config import convert, load
 
+    if config_file is None and USUAL_CONFIG.exists():
+        config_file = USUAL_CONFIG
     config = load(config_file, ServeConfig) if config_file else ServeConfig()
     return convert(msgspec.to_builtins(config) | _given(flags), ServeConfig, "command line")
 

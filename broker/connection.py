@@ -19,6 +19,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from common import tls
 from common.config import BrokerConfig, read_password
 from common.errors import ConfigError, LinkError
 from common.link import Will, send_at_once
@@ -237,8 +238,8 @@ def _new_client(broker: BrokerConfig, session: Session) -> mqtt.Client:
     client.max_inflight_messages_set(0)  # the window is ours
     if broker.username is not None:
         client.username_pw_set(broker.username, read_password(broker))
-    if (tls := broker.tls) is not None:
-        client.tls_set(ca_certs=tls.ca, certfile=tls.certificate, keyfile=tls.key)
+    if broker.tls is not None:
+        client.tls_set_context(tls.context(broker.tls))
     if session.will is not None:
         client.will_set(session.will.topic, session.will.payload, qos=1, retain=True)
     return client

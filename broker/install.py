@@ -1,13 +1,16 @@
 """`fedpi-broker init`: writes Mosquitto's files into one folder, and never over what an operator changed."""
 
 import getpass
+import os
+import pwd
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker import accounts, mosquitto
+from broker import accounts, enrolment, mosquitto
 from broker.settings import ServeConfig
-from common.errors import ConfigError, WorkError
-from common.files import write_atomic
+from common.bundle import COORDINATOR, MONITOR
+from common.errors import ConfigError
+from common.files import make_folder, write_private
 
 
 @dataclass(frozen=True)
@@ -26,28 +29,46 @@ def init(config: ServeConfig, *, force: bool = False, new_passwords: bool = Fals
     taken, WorkError where the disk refuses.
     """
     root = config.root
-    for name in (mosquitto.COORDINATOR, mosquitto.MONITOR):
-        if name in config.devices:
-            raise ConfigError(f"devices: {name!r} is the user of another role; name the device otherwise")
+    _check(config)
+    make_folder(root.parent, mode=0o755)
     texts = {
-        root / mosquitto.CONF: mosquitto.render_conf(config, getpass.getuser()),
-        root / mosquitto.ACL: mosquitto.render_acl(config),
+        root / mosquitto.CONF: mosquitto.render_conf(config, _account(root)),
+        root / mosquitto.ACL: mosquitto.render_acl(config, enrolment.shut_out(config)),
     }
     if not force:
         _refuse_changes(texts)
-    try:
-        for folder in (root, root / mosquitto.DATA, root / accounts.SECRETS):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise WorkError(f"{error.filename}: cannot make the folder: {error.strerror}") from error
+    for folder in (root, root / mosquitto.DATA):
+        make_folder(folder, mode=0o700)
     done = [_write(path, text) for path, text in texts.items()]
+    if config.has_tls:
+        return done + [Written(path, state) for path, state in enrolment.prepare(config)]
     if not config.anonymous:
-        users = (mosquitto.COORDINATOR, mosquitto.MONITOR, *config.devices)
+        make_folder(root / accounts.SECRETS, mode=0o700)
+        users = (COORDINATOR, MONITOR, *config.devices)
         fresh = accounts.ensure(root, users, renew=new_passwords)
         done += [
             Written(accounts.secret_file(root, user), "new password" if user in fresh else "kept") for user in users
         ]
     return done
+
+
+def _check(config: ServeConfig) -> None:
+    for name in (COORDINATOR, MONITOR):
+        if name in config.devices:
+            raise ConfigError(f"devices: {name!r} is the user of another role; name the device otherwise")
+    if config.anonymous and config.tls:
+        raise ConfigError("anonymous and tls: a broker has certificates or lets everybody in; drop one of them")
+    if config.has_tls and config.devices:
+        raise ConfigError("devices: with TLS there are no passwords; enrol each with: fedpi-broker enroll NAME")
+    if config.has_tls and config.federation is None:
+        raise ConfigError("federation: TLS needs its name, for the certificates; add it")
+
+
+def _account(root: Path) -> str:
+    """Who runs the broker if root starts it: who runs `init`, or for root who owns the folder."""
+    if os.geteuid() != 0:
+        return getpass.getuser()
+    return pwd.getpwuid((root if root.exists() else root.parent).stat().st_uid).pw_name
 
 
 def _refuse_changes(texts: dict[Path, str]) -> None:
@@ -59,5 +80,5 @@ def _refuse_changes(texts: dict[Path, str]) -> None:
 def _write(path: Path, text: str) -> Written:
     if path.exists() and path.read_text() == text:
         return Written(path, "kept")
-    write_atomic(path, text.encode())
+    write_private(path, text.encode(), mode=0o644)
     return Written(path, "written")

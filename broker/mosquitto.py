@@ -4,13 +4,16 @@ What is rendered runs on Mosquitto 2.0.11 and later.
 """
 
 import re
+from collections.abc import Iterable
 
 from broker.settings import ServeConfig, is_loopback
+from common.bundle import COORDINATOR, MONITOR
 from common.errors import ConfigError
-from common.topics import STORY_ROOT, TABLE, VERSION, WIRE_ROOT, Party, Topic
+from common.topics import HOME_ASSISTANT_ROOT, STORY_ROOT, TABLE, VERSION, WIRE_ROOT, Party, Topic
 
-CONF, ACL, PASSWORDS, DATA = "mosquitto.conf", "acl", "passwords", "data"
-COORDINATOR, MONITOR = "coordinator", "monitor"
+CONF, ACL, PASSWORDS, DATA, PID = "mosquitto.conf", "acl", "passwords", "data", "mosquitto.pid"
+CA, CERTIFICATE, KEY, REVOKED = "ca.crt", "server.crt", "server.key", "revoked.crl"
+_DENIALS = "\n# Revoked: nothing, from the next SIGHUP on, also for a connection that is open.\n"
 MIB = 2**20
 
 
@@ -25,14 +28,13 @@ def render_conf(config: ServeConfig, account: str) -> str:
             "drop 'anonymous' or listen on 127.0.0.1"
         )
     root = config.root
-    login = "allow_anonymous true" if config.anonymous else f"allow_anonymous false\npassword_file {root / PASSWORDS}"
     return f"""\
 # Mosquitto for fedpi, written by `fedpi-broker init`.
 
 # ---- who may connect ----
 listener {config.port} {config.host}
 max_topic_alias 0
-{login}
+{_login(config)}
 acl_file {root / ACL}
 # If root starts Mosquitto it becomes this account, which can read these files.
 user {account}
@@ -44,6 +46,8 @@ max_queued_bytes {256 * MIB}
 max_packet_size {MIB + MIB // 8}
 set_tcp_nodelay true
 max_keepalive 300
+
+pid_file {root / DATA / PID}
 
 # ---- what survives a restart; saving blocks the broker, so it does so seldom ----
 persistence true
@@ -58,23 +62,51 @@ log_type notice
 """
 
 
-def render_acl(config: ServeConfig) -> str:
-    """Write the ACL: a device reads what all devices read, and holds its own branch; `%u` is its user name."""
+def _login(config: ServeConfig) -> str:
+    root = config.root
+    if config.anonymous:
+        return "allow_anonymous true"
+    if not config.has_tls:
+        return f"allow_anonymous false\npassword_file {root / PASSWORDS}"
+    return f"""\
+allow_anonymous false
+cafile {root / CA}
+certfile {root / CERTIFICATE}
+keyfile {root / KEY}
+crlfile {root / REVOKED}
+require_certificate true
+# The certificate's common name is the user.
+use_identity_as_username true
+# And later ones.
+tls_version tlsv1.2"""
+
+
+def render_acl(config: ServeConfig, shut_out: Iterable[str] = ()) -> str:
+    """Write the ACL: a device reads what all devices read, and holds its own branch; `%u` is its user name.
+
+    Who is `shut_out` holds nothing.
+    """
     head = "# Who may publish and read what, rendered from fedpi's topic table by `fedpi-broker init`.\n"
-    everything = f"topic readwrite {STORY_ROOT}/#\ntopic readwrite {WIRE_ROOT}/#\n"
+    everything = "".join(f"topic readwrite {root}/#\n" for root in (STORY_ROOT, WIRE_ROOT, HOME_ASSISTANT_ROOT))
     if config.anonymous:
         return f"{head}# Anonymous on this machine: no wall between devices.\n{everything}"
     sections = [
         head,
         f"user {COORDINATOR}\n{everything}",
         "# Reads what people read. The rules for devices below hold for every user: hence the denials.\n"
-        f"user {MONITOR}\ntopic read {STORY_ROOT}/#\ntopic deny {WIRE_ROOT}/#\n"
+        f"user {MONITOR}\ntopic read {STORY_ROOT}/#\ntopic read {HOME_ASSISTANT_ROOT}/#\ntopic deny {WIRE_ROOT}/#\n"
         f"topic deny {STORY_ROOT}/{VERSION}/+/dev/{MONITOR}/#\n",
         "# Every device. Mosquitto warns that some of these name no %u: those are the ones for all devices.\n"
         + "\n".join(_device_rules(config.federation or "+"))
         + "\n",
     ]
-    return "\n".join(sections)
+    return with_denials("\n".join(sections), shut_out)
+
+
+def with_denials(acl: str, shut_out: Iterable[str]) -> str:
+    """Put these denials in the place of those that an ACL has."""
+    denials = "".join(f"user {name}\ntopic deny #\n" for name in shut_out)
+    return acl.partition(_DENIALS)[0] + (_DENIALS + denials if denials else "")
 
 
 def listeners(conf: str) -> list[tuple[str, int]]:

@@ -1,6 +1,7 @@
-"""Asking the kernel whether a port is free, before a broker asks in its own words."""
+"""Asking the kernel for what a broker needs, before it asks in its own words: a free port, room for connections."""
 
 import errno
+import resource
 import socket
 
 from common.errors import ConfigError
@@ -20,3 +21,9 @@ def require_free(host: str, port: int) -> None:
         raise ConfigError(
             f"cannot listen on {host} port {port}: {reason}; stop what runs there or choose another port"
         ) from error
+
+
+def raise_file_limit() -> None:
+    """Allow as many connections as may be allowed: the customary 1,024 are fewer than a burst can open."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

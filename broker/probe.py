@@ -24,7 +24,8 @@ from broker.findings import (
 )
 from common.config import BrokerConfig
 from common.errors import LinkError
-from common.link import PACKET_OVERHEAD, Will
+from common.limits import PACKET_OVERHEAD
+from common.link import Will
 from common.topics import Kind, topic
 
 PROTOCOLS = ("5", "3.1.1")

@@ -2,7 +2,7 @@
 
 import ipaddress
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -11,6 +11,8 @@ from common.errors import ConfigError
 from common.messages import DeviceId
 
 LOOPBACK = "127.0.0.1"
+PlaceName = Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Za-z.:-]+\Z", max_length=253)]
+"""A host name or an address."""
 
 
 class ServeConfig(Config, frozen=True):
@@ -30,11 +32,31 @@ class ServeConfig(Config, frozen=True):
     """Mosquitto only: devices that `init` makes a password for."""
     anonymous: bool = False
     """Mosquitto only, on a loopback address only: no passwords, and no wall between devices."""
+    tls: bool | None = None
+    """Mosquitto only: certificates in place of passwords. By default as soon as other machines can reach it."""
+    names: tuple[PlaceName, ...] = ()
+    """TLS only: names and addresses of the broker; devices dial the first. By default this machine's address."""
+    days: Annotated[int, msgspec.Meta(ge=1, le=3650)] = 730
+    """TLS only: how long a certificate lasts."""
+    authority: str | None = None
+    """TLS only: folder of the authority's key; `authority` in `folder` by default."""
+    coordinator: str | None = None
+    """TLS only: the configuration of the coordinator on this machine, which `init` points at the broker."""
 
     @property
     def root(self) -> Path:
         """The folder as an absolute path, since brokers resolve relative ones their own way."""
         return Path(self.folder).expanduser().absolute()
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether clients need certificates."""
+        return not is_loopback(self.host) and not self.anonymous if self.tls is None else self.tls
+
+    @property
+    def authority_root(self) -> Path:
+        """The authority's folder as an absolute path."""
+        return self.root / "authority" if self.authority is None else Path(self.authority).expanduser().absolute()
 
     @property
     def second_port(self) -> int:

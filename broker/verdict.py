@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from broker.findings import Findings
-from common.link import PACKET_OVERHEAD
+from common.limits import PACKET_OVERHEAD
 
-CHUNK_MIN_BYTES, CHUNK_BYTES = 2**12, 2**16
+CHUNK_MIN_BYTES, CHUNK_BYTES = 2**12, 2**17
 CREDIT_CHUNKS = 128
 """The default of `transfer.credit_chunks`: what may be on its way to the coordinator at once."""
 
@@ -58,7 +58,7 @@ def _limit_notes(found: Findings, settings: dict[str, int]) -> list[str]:
         says = f"announces {announced}" if announced else "announces no limit"
         notes.append(f"packets over {limit.arrived_bytes} bytes: {limit.beyond}; yet the broker {says}")
     if limit.arrived_bytes < CHUNK_BYTES + PACKET_OVERHEAD:
-        notes.append("chunks will be smaller than the usual 64 KiB: transfers cost more messages")
+        notes.append("chunks will be smaller than the usual 128 KiB: transfers cost more messages")
     return notes
 
 

@@ -50,9 +50,12 @@ class _OneLine(logging.Formatter):
 
 
 def set_up_logging(is_verbose: bool) -> None:
-    """Send logs to stderr as key=value lines: INFO and above, or everything."""
-    out = logging.StreamHandler(sys.stderr)
-    out.setFormatter(_OneLine(LOG_FORMAT))
+    """Send logs to stderr as key=value lines: INFO and above, or everything. Under systemd, to its journal."""
+    from common.journal import JournalHandler, is_journal
+
+    is_entry = is_journal()  # with time, level and logger in fields of their own
+    out = JournalHandler() if is_entry else logging.StreamHandler(sys.stderr)
+    out.setFormatter(_OneLine("%(message)s" if is_entry else LOG_FORMAT))
     logging.basicConfig(level=logging.DEBUG if is_verbose else logging.INFO, handlers=[out])
 
 

@@ -1,6 +1,7 @@
 """YAML to frozen, validated structs: an unknown key is an error that names the nearest one."""
 
 import difflib
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -21,11 +22,18 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class TlsConfig(Config, frozen=True):
-    """Certificates for the broker connection: paths of PEM files."""
+    """Certificates for the broker connection: paths of PEM files. `locate` finds the key."""
 
     ca: str
     certificate: str | None = None
     key: str | None = None
+
+
+class SigningConfig(Config, frozen=True):
+    """Our Ed25519 key in PEM, which `locate` finds, and the file of those whose signatures count (`common.signing`)."""
+
+    key: str
+    peers: str
 
 
 class BrokerConfig(Config, frozen=True):
@@ -61,8 +69,8 @@ class DataConfig(Config, frozen=True):
 class TransferConfig(Config, frozen=True):
     """Sizes and timers of blob transfers. Every default fits the smallest broker that is named in the protocol."""
 
-    chunk_bytes: Annotated[int, msgspec.Meta(ge=2**12, le=2**18)] = 2**16
-    credit_chunks: Annotated[int, msgspec.Meta(ge=2, le=500)] = 128
+    chunk_bytes: Annotated[int, msgspec.Meta(ge=2**12, le=2**18)] = 2**17
+    credit_chunks: Annotated[int, msgspec.Meta(ge=2, le=500)] = 64
     """Chunks that all senders together may have on their way to this process."""
     window_chunks: Annotated[int, msgspec.Meta(ge=1, le=500)] = 500
     """Chunks of a model that a device asks for at once: half the smallest default queue of any broker."""
@@ -97,33 +105,59 @@ def convert(plain: Any, schema: type[T], source: str) -> T:
     try:
         return msgspec.convert(plain, schema)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{source}: {_explain(str(error), schema)}") from error
+        raise ConfigError(f"{source}: {_explain(str(error), schema, plain)}") from error
 
 
-def _explain(message: str, schema: Any) -> str:
+def _explain(message: str, schema: Any, plain: Any) -> str:
     """Turn msgspec's message into a sentence with the dotted key and, for an unknown key, the nearest known one."""
     if match := re.match(r".* - at `key` in `\$(.*)`", message):
         return f"a key below {match[1].lstrip('.') or '(top level)'!r} is not text; put it in quotes"
     text, _, where = message.partition(" - at `$")
     key = where.rstrip("`").lstrip(".").replace("[...]", "")
     if match := re.match(r"Object contains unknown field `(.*)`", text):
-        known = _fields_at(schema, key)
-        near = difflib.get_close_matches(match[1], known, 1, 0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known here are {', '.join(sorted(known))}"
-        return f"unknown key {'.'.join(filter(None, [key, match[1]]))!r}; {hint}"
+        known = _known_at(schema, plain, key)
+        return f"unknown key {'.'.join(filter(None, [key, match[1]]))!r}; {_hint(match[1], known)}"
+    if (match := re.match(r"Invalid value '(.*)'", text)) and (known := _known_at(schema, plain, key)):
+        return f"key {key!r}: there is no {match[1]!r}; {_hint(match[1], known)}"
     if match := re.match(r"Object missing required field `(.*)`", text):
         return f"the key {'.'.join(filter(None, [key, match[1]]))!r} is missing; add it"
     return f"key {key or '(top level)'!r}: {text[0].lower()}{text[1:]}"
 
 
-def _fields_at(schema: Any, key: str) -> list[str]:
-    """Names of the fields of the struct that stands at the dotted `key` below `schema`."""
+def _hint(word: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(word, known, 1, 0.5)
+    return f"did you mean {near[0]!r}?" if near else f"known here are {', '.join(sorted(known))}"
+
+
+def _known_at(schema: Any, plain: Any, key: str) -> list[str]:
+    """Names that may stand at the dotted `key` below `schema`: a struct's fields, or the tags of several."""
     info = msgspec.inspect.type_info(schema)
     for part in filter(None, key.split(".")):
-        info = next((f.type for f in getattr(info, "fields", ()) if f.encode_name == part), info)
-        if isinstance(info, msgspec.inspect.UnionType):
-            info = next((t for t in info.types if isinstance(t, msgspec.inspect.StructType)), info)
-    return [field.encode_name for field in getattr(info, "fields", ())]
+        structs = _structs(info)
+        if part in {struct.tag_field for struct in structs}:
+            return [str(struct.tag) for struct in structs]
+        fields = {field.encode_name: field.type for field in _chosen(structs, plain)}
+        info, plain = fields.get(part, info), plain.get(part) if isinstance(plain, dict) else None
+    return [field.encode_name for field in _chosen(_structs(info), plain)]
+
+
+def _structs(info: Any) -> list[Any]:
+    types = info.types if isinstance(info, msgspec.inspect.UnionType) else (info,)
+    return [kind for kind in types if isinstance(kind, msgspec.inspect.StructType)]
+
+
+def _chosen(structs: list[Any], plain: Any) -> tuple[Any, ...]:
+    """Return the fields of the struct that the tag in `plain` names, else of the first."""
+    named = [s for s in structs if isinstance(plain, dict) and s.tag is not None and plain.get(s.tag_field) == s.tag]
+    return next((struct.fields for struct in named or structs), ())
+
+
+def locate(secret: str) -> Path:
+    """Find a secret file: one of its name that systemd hands over by LoadCredential beats the path, unless blank."""
+    handed = os.environ.get("CREDENTIALS_DIRECTORY")
+    credential = Path(handed or "", Path(secret).name)
+    is_handed = handed is not None and credential.is_file() and credential.read_bytes().strip()
+    return credential if is_handed else Path(secret)
 
 
 def read_password(broker: BrokerConfig) -> str | None:
@@ -131,7 +165,7 @@ def read_password(broker: BrokerConfig) -> str | None:
     if broker.password_file is None:
         return None
     try:
-        return Path(broker.password_file).read_text(encoding="utf-8").strip()
+        return locate(broker.password_file).read_text(encoding="utf-8").strip()
     except OSError as error:
         raise ConfigError(f"broker.password_file: cannot read {broker.password_file}: {error.strerror}") from error
 
@@ -141,9 +175,11 @@ __all__ = [
     "Config",
     "DataConfig",
     "DeviceId",
+    "SigningConfig",
     "TlsConfig",
     "TransferConfig",
     "convert",
     "load",
+    "locate",
     "read_password",
 ]

@@ -31,6 +31,10 @@ class WorkError(FedpiError):
     exit_code = 70
 
 
+class DiskFullError(WorkError):
+    """There is no room on the disk: wait until there is (EX_SOFTWARE)."""
+
+
 class PeerError(FedpiError):
     """A message from the wire breaks the protocol: drop it, count it, go on."""
 

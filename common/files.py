@@ -1,10 +1,20 @@
 """Durable files: a reader sees the old content or the new one, also after a power cut."""
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 
-from common.errors import WorkError
+from common.errors import DiskFullError, WorkError
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Numbers of the errors of a disk, or of a quota, that is full."""
+
+
+def disk_error(what: str, error: OSError) -> WorkError:
+    """Return what to raise for a disk that failed at `what`: a DiskFullError where room was all that lacked."""
+    kind = DiskFullError if error.errno in FULL else WorkError
+    return kind(f"{what}: {error.strerror}")
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -20,7 +30,47 @@ def write_atomic(path: Path, data: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise WorkError(f"{path}: cannot write: {error.strerror}") from error
+        raise disk_error(f"{path}: cannot write", error) from error
+
+
+def write_private(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Replace `path` by `data`, with no right beyond `mode` from its first byte on. Raises WorkError.
+
+    Written by root, it belongs to whom it belonged to before, or to the owner of its folder.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.unlink(missing_ok=True)
+        with os.fdopen(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode), "wb") as file:
+            os.fchmod(file.fileno(), mode)  # whatever the umask
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        hand_over(temporary, like=path if path.exists() else path.parent)
+        publish(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise disk_error(f"{path}: cannot write", error) from error
+
+
+def make_folder(path: Path, *, mode: int) -> None:
+    """Make a folder, and those above it, unless it is there; made by root, it belongs to the owner of the one above."""
+    try:
+        missing = [folder for folder in (*reversed(path.parents), path) if not folder.exists()]
+        for folder in missing:
+            folder.mkdir(mode=mode)
+            folder.chmod(mode)
+            hand_over(folder, like=folder.parent)
+    except OSError as error:
+        raise WorkError(f"{path}: cannot make the folder: {error.strerror}") from error
+
+
+def hand_over(path: Path, *, like: Path) -> None:
+    """Give what root has made to the owner of `like`. Raises OSError."""
+    if os.geteuid() == 0:
+        owner = like.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def publish(temporary: Path, path: Path) -> None:

@@ -40,6 +40,11 @@ class Inflow:
         return self._receiver.held.bit_count() / max(self._receiver.layout.total, 1)
 
     @property
+    def outstanding(self) -> int:
+        """Chunks that were asked for and are not here."""
+        return (self._receiver.asked & self._receiver.missing).bit_count()
+
+    @property
     def repeated(self) -> int:
         """Chunks that came although they were here already."""
         return self._receiver.repeated

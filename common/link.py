@@ -1,13 +1,16 @@
 """A connection to the broker: the only importer of paho.
 
 Every connection is a new paho client with a clean session, so nothing survives inside paho or the
-broker when one breaks: the ends say again what is not yet answered. Callbacks only hand events to
-`deliver`, from a thread of the link's own.
+broker when one breaks: the ends say again what is not yet answered. A thread of the link's own makes
+the connection and waits to make the next one; all else, callbacks included, happens in the thread that
+reads the inbox, and callbacks only put events there.
 """
 
 import random
 import socket
+import ssl
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,97 +22,14 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from common import tls
 from common.config import BrokerConfig, read_password
-from common.errors import ConfigError
+from common.inbox import Inbox
+from common.limits import WINDOW, Limits
+from common.link_events import Broken, Denied, Down, Received, Room, Subscribed, Up, Will
 
-WINDOW = 20
-"""Unacknowledged publishes; the smallest in-flight queue of a broker in `docs/brokers.md`."""
 BACKOFF_MAX_S = 30.0
-PACKET_OVERHEAD = 1024
-"""Room in a packet for topic, properties and our own message around a chunk's data."""
 _V5, _V311 = mqtt.MQTTv5, mqtt.MQTTv311
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What this connection may carry: MQTT version, bytes of one packet, unacknowledged publishes."""
-
-    protocol: str
-    packet_bytes: int | None
-    window: int
-
-    def chunk_bytes(self, wanted: int) -> int:
-        """Bytes of chunk data that fit a packet here: `wanted` or less, a multiple of 1 KiB, at least 4 KiB."""
-        if self.packet_bytes is None:
-            return wanted
-        return max(min(wanted, (self.packet_bytes - PACKET_OVERHEAD) // 1024 * 1024), 4096)
-
-
-@dataclass(frozen=True)
-class Up:
-    """The connection `link` is made; subscriptions of earlier connections are gone."""
-
-    link: str
-    limits: Limits
-
-
-@dataclass(frozen=True)
-class Down:
-    """The connection `link` broke or could not be made; the link tries again by itself."""
-
-    link: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Received:
-    """A message arrived; the requester's topic for an answer and its correlation data are MQTT 5's."""
-
-    link: str
-    topic: str
-    payload: bytes
-    response_topic: str | None = None
-    correlation: bytes | None = None
-
-
-@dataclass(frozen=True)
-class Room:
-    """There is room for more publishes after the window was full."""
-
-    link: str
-
-
-@dataclass(frozen=True)
-class Subscribed:
-    """The broker granted a subscription."""
-
-    link: str
-    topic: str
-
-
-@dataclass(frozen=True)
-class Denied:
-    """The broker refused a subscription or a publish."""
-
-    link: str
-    topic: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Broken:
-    """A bug surfaced in the link's thread; the loop raises it."""
-
-    link: str
-    error: Exception
-
-
-@dataclass(frozen=True)
-class Will:
-    """What the broker publishes, retained, when the connection dies."""
-
-    topic: str
-    payload: bytes
 
 
 @dataclass
@@ -119,28 +39,45 @@ class _Connection:
     client: mqtt.Client
     ended: threading.Event = field(default_factory=threading.Event)
     reason: str = "the connection closed"
+    trouble: str = ""
+    """What paho logged of the socket: it gives no reason of its own for a TLS alert."""
+    line: "mqtt.SocketLike | None" = None  # paho defines it for type checkers only
+    has_failed: bool = False
     is_up: bool = False
+    was_reached: bool = False
+    was_up: bool = False
     unacknowledged: int = 0
     topics: dict[int, str] = field(default_factory=dict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def end(self) -> None:
+        """Close it, in order where that is still possible; the link's thread makes the next one."""
+        line, self.is_up, self.line = self.line, False, None
+        self.client.disconnect()
+        if line is not None:
+            line.close()
+        self.ended.set()
 
 
 class Link:
-    """One named connection that keeps itself alive. All methods may be called from any thread."""
+    """One named connection that keeps itself alive. All methods belong to the thread that reads the inbox.
+
+    `will` is called in the link's own thread, before every attempt to connect.
+    """
 
     def __init__(
         self,
         name: str,
         client_id: str,
         broker: BrokerConfig,
-        deliver: Callable[[object], None],
+        inbox: Inbox,
         *,
-        will: Will | None = None,
+        will: Callable[[], Will] | None = None,
     ) -> None:
         self._name = name
         self._client_id = client_id
         self._broker = broker
-        self._deliver = deliver
+        self._inbox = inbox
+        self._deliver = inbox.put
         self._will = will
         self._password = read_password(broker)
         self._stopping = threading.Event()
@@ -152,15 +89,14 @@ class Link:
 
     def start(self) -> None:
         """Connect in the background; `Up` tells when."""
+        self._inbox.attach(self)
         self._thread.start()
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """Disconnect in order (the will is not sent) and end the thread."""
         self._stopping.set()
         if (connection := self._connection) is not None:
-            connection.client.disconnect()
-            connection.ended.wait(timeout_s)
-            connection.ended.set()
+            connection.end()
         self._thread.join(timeout_s)
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False, correlation: bytes | None = None) -> None:
@@ -168,23 +104,20 @@ class Link:
         connection = self._up()
         if connection is None:
             return
-        with connection.lock:
-            connection.unacknowledged += 1
+        connection.unacknowledged += 1
         properties = None
         if correlation is not None and self.limits.protocol == "5":
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho leaves it untyped
             properties.CorrelationData = correlation
-        # Not under our lock: paho calls on_publish with its own lock held, which publish() takes too.
         info = connection.client.publish(topic, payload, qos=1, retain=retain, properties=properties)
         connection.topics[info.mid] = topic
 
     def subscribe(self, topic: str) -> None:
         """Subscribe with QoS 1; `Subscribed` or `Denied` follows."""
         if (connection := self._up()) is not None:
-            with connection.lock:  # so that the answer finds its topic
-                _, mid = connection.client.subscribe(topic, qos=1)
-                if mid is not None:
-                    connection.topics[mid] = topic
+            _, mid = connection.client.subscribe(topic, qos=1)
+            if mid is not None:
+                connection.topics[mid] = topic
 
     def unsubscribe(self, topic: str) -> None:
         """Stop receiving `topic`."""
@@ -197,15 +130,55 @@ class Link:
         return 0 if connection is None else max(self.limits.window - connection.unacknowledged, 0)
 
     def drain(self, timeout_s: float) -> None:
-        """Wait until the broker has acknowledged what was published, at most `timeout_s`."""
-        for _ in range(int(timeout_s / 0.02)):
+        """Wait until the broker has acknowledged what was published, at most `timeout_s`; events stay queued."""
+        end = time.monotonic() + timeout_s
+        while (left := end - time.monotonic()) > 0:
             if (connection := self._up()) is None or connection.unacknowledged == 0:
                 return
-            connection.ended.wait(0.02)
+            self._inbox.serve(left)
 
     def _up(self) -> _Connection | None:
         connection = self._connection
         return connection if connection is not None and connection.is_up else None
+
+    # ---- what the inbox calls: see `Source` there -------------------------------------------
+
+    def descriptor(self) -> int | None:
+        connection = self._connection
+        if connection is None or connection.line is None:
+            return None
+        if connection.has_failed:
+            connection.end()
+            return None
+        return connection.line.fileno()
+
+    def has_pending(self) -> bool:
+        connection = self._connection
+        line = connection.line if connection is not None else None
+        return isinstance(line, ssl.SSLSocket) and line.pending() > 0
+
+    def wants_write(self) -> bool:
+        return self._connection is not None and self._connection.client.want_write()
+
+    def read(self) -> None:
+        self._use(mqtt.Client.loop_read)
+
+    def write(self) -> None:
+        self._use(mqtt.Client.loop_write)
+
+    def tend(self) -> None:
+        self._use(mqtt.Client.loop_misc)
+
+    def _use(self, step: Callable[[mqtt.Client], object]) -> None:
+        """Let paho take one step on the open connection."""
+        connection = self._connection
+        if connection is None or connection.line is None:
+            return
+        try:
+            step(connection.client)
+        except Exception as error:  # noqa: BLE001 - what paho raises for bytes that are not MQTT is not documented
+            connection.reason = f"the broker sent what is not MQTT: {error}"
+            connection.has_failed = True
 
     # ---- the link's own thread --------------------------------------------------------------
 
@@ -224,13 +197,13 @@ class Link:
                 connection.ended.set()
                 return
             self._hold(connection)
-            was_up, connection.is_up = connection.is_up, False
             if self._stopping.is_set():
                 return
             self._deliver(Down(self._name, f"{self._broker.host}:{self._broker.port}: {connection.reason}"))
-            if not was_up and self._window == window and self._broker.protocol == "auto":
-                self._protocol = _V311 if self._protocol == _V5 else _V5
-            attempt = 0 if was_up else attempt + 1
+            if self._broker.protocol == "auto" and self._window == window and connection.was_reached:
+                # A broker that takes no MQTT 5 closes the line or refuses; one that only vanished is tried by 5 again.
+                self._protocol = _V311 if self._protocol == _V5 and not connection.was_up else _V5
+            attempt = 0 if connection.was_up else attempt + 1
             # Full jitter, so that a fleet does not return to a restarted broker in one wave.
             self._stopping.wait(random.uniform(0.0, min(BACKOFF_MAX_S, 0.5 * 2 ** min(attempt, 10))))  # noqa: S311 - not a secret
 
@@ -238,6 +211,7 @@ class Link:
         """Connect and stay connected until it ends; `connection.reason` tells why it did."""
         client = connection.client
         guard = partial(self._guarded, connection)
+        client.on_log = guard(lambda _c, _u, level, text: self._on_log(connection, level, text))
         client.on_connect = guard(lambda _c, _u, _f, code, properties: self._on_connect(connection, code, properties))
         client.on_disconnect = guard(lambda _c, _u, _f, code, _p: self._on_disconnect(connection, code))
         client.on_publish = guard(lambda _c, _u, mid, code, _p: self._on_publish(connection, mid, code))
@@ -247,22 +221,24 @@ class Link:
             client.connect(self._broker.host, self._broker.port, self._broker.keepalive_s)
         except (OSError, ValueError) as error:
             connection.reason = str(error)
-            connection.ended.set()
             return
-        client.loop_start()
+        connection.was_reached = True
+        connection.line = client.socket()
+        if connection.line is None:  # it broke before connect() came back: nothing is left to wait for
+            return
+        self._inbox.wake()
         connection.ended.wait()
-        client.disconnect()
-        client.loop_stop()
+        client.disconnect()  # does nothing, unless stop() came while we were connecting
 
     def _guarded(self, connection: _Connection, callback: Callable[..., None]) -> Callable[..., None]:
-        """Carry what `callback` raises to the loop: in paho's thread it would vanish, and the thread with it."""
+        """Carry what `callback` raises to the loop: paho would log it and go on."""
 
         def guarded(*args: object) -> None:
             try:
                 callback(*args)
             except Exception as error:  # noqa: BLE001 - see above
                 self._deliver(Broken(self._name, error))
-                connection.ended.set()
+                connection.has_failed = True
 
         return guarded
 
@@ -278,30 +254,28 @@ class Link:
         client.on_socket_open = send_at_once
         if self._broker.username is not None:
             client.username_pw_set(self._broker.username, self._password)
-        if (tls := self._broker.tls) is not None:
-            try:
-                client.tls_set(ca_certs=tls.ca, certfile=tls.certificate, keyfile=tls.key)
-            except OSError as error:
-                raise ConfigError(f"broker.tls: cannot use these certificates: {error}") from error
+        if self._broker.tls is not None:
+            client.tls_set_context(tls.context(self._broker.tls))
         if self._will is not None:
-            client.will_set(self._will.topic, self._will.payload, qos=1, retain=True)
+            will = self._will()
+            client.will_set(will.topic, will.payload, qos=1, retain=True)
         return client
 
     def _on_connect(self, connection: _Connection, code: ReasonCode, properties: Properties | None) -> None:
         if code.is_failure:
             connection.reason = str(code)
-            connection.ended.set()
+            connection.has_failed = True
             return
         window = getattr(properties, "ReceiveMaximum", self._window)
         if window < self._window:  # paho does not read it, and takes a window only before it connects
             self._window = window
             connection.reason = f"connecting again with the broker's Receive Maximum of {window}"
-            connection.ended.set()
+            connection.has_failed = True
             return
         announced = getattr(properties, "MaximumPacketSize", None)
         known = [size for size in (announced, self._broker.packet_limit_bytes) if size is not None]
         self.limits = Limits("5" if self._protocol == _V5 else "3.1.1", min(known, default=None), self._window)
-        connection.is_up = True
+        connection.is_up = connection.was_up = True
         self._deliver(Up(self._name, self.limits))
 
     def _on_message(self, message: mqtt.MQTTMessage) -> None:
@@ -311,26 +285,29 @@ class Link:
             topic = ""  # not a topic of ours: the loop counts it like any other malformed message
         given = vars(message.properties) if message.properties else {}
         answer_to, correlation = given.get("ResponseTopic"), given.get("CorrelationData")
-        self._deliver(Received(self._name, topic, bytes(message.payload), answer_to, correlation))
+        payload = bytes(message.payload)
+        self._inbox.put(Received(self._name, topic, payload, answer_to, correlation), len(payload))
+
+    @staticmethod
+    def _on_log(connection: _Connection, level: int, text: str) -> None:
+        if level == mqtt.MQTT_LOG_ERR:
+            connection.trouble = text
 
     def _on_disconnect(self, connection: _Connection, code: ReasonCode) -> None:
-        if not connection.ended.is_set():
-            connection.reason = str(code)
-            connection.ended.set()
+        if not connection.has_failed:
+            connection.reason = connection.trouble or str(code)
+            connection.has_failed = True
 
     def _on_publish(self, connection: _Connection, mid: int, code: ReasonCode) -> None:
-        with connection.lock:
-            connection.unacknowledged -= 1
-            waiting = connection.unacknowledged
+        connection.unacknowledged -= 1
         topic = connection.topics.pop(mid, "")
         if code.is_failure:
             self._deliver(Denied(self._name, topic, f"publish refused: {code}"))
-        if waiting == self.limits.window // 2:
+        if connection.unacknowledged == self.limits.window // 2:
             self._deliver(Room(self._name))
 
     def _on_subscribe(self, connection: _Connection, mid: int, codes: list[ReasonCode]) -> None:
-        with connection.lock:
-            topic = connection.topics.pop(mid, "")
+        topic = connection.topics.pop(mid, "")
         refused = next((code for code in codes if code.is_failure), None)
         if refused is not None:
             self._deliver(Denied(self._name, topic, f"subscription refused: {refused}"))
@@ -341,3 +318,6 @@ class Link:
 def send_at_once(_client: mqtt.Client, _userdata: Any, line: Any) -> None:
     """Turn off Nagle's algorithm, which holds a publish back for 40 ms behind an unanswered acknowledgement."""
     line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+__all__ = ["Broken", "Denied", "Down", "Link", "Received", "Room", "Subscribed", "Up", "Will", "send_at_once"]

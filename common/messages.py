@@ -5,6 +5,7 @@ msgpack maps whose `type` names the struct; what people read are JSON documents.
 `docs/protocol.md` says who sends each one when.
 """
 
+import re
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args
 
 import msgpack
@@ -12,6 +13,7 @@ import msgspec
 
 from common import topics
 from common.errors import PeerError
+from common.health import Health
 
 DeviceId = Annotated[str, msgspec.Meta(pattern=topics.NAME_PATTERN, max_length=32)]
 BlobId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z", max_length=64)]
@@ -26,6 +28,8 @@ Figure = Annotated[float, msgspec.Meta(ge=-FIGURE_MAX, le=FIGURE_MAX)]
 """Neither infinite nor not-a-number, so that JSON can carry it and a mean of many stays finite."""
 MAX_METRICS = 64
 Metrics = Annotated[dict[Label, Figure], msgspec.Meta(max_length=MAX_METRICS)]
+Pattern = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+Signature = Annotated[str, msgspec.Meta(max_length=200)]
 Options = Annotated[dict[Label, Any], msgspec.Meta(max_length=64)]
 Data = Annotated[bytes, msgspec.Meta(max_length=2**18)]
 Bitmap = Annotated[bytes, msgspec.Meta(max_length=2**14)]
@@ -67,6 +71,23 @@ class Plan(_Wire, frozen=True):
     deadline_s: Annotated[float, msgspec.Meta(gt=0, le=1e7)] = 600.0
     evaluate: bool = True
     """Whether the device first measures the global model on the part of its data that it never trains on."""
+    steps: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
+    """Local steps of the optimizer in place of epochs; 0: `epochs` counts."""
+    proximal_mu: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 0.0
+    """Adds (mu / 2) |local - global|^2 to the loss (FedProx: Li et al. 2020, equation 2); 0: no such term."""
+    clip_norm: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.0
+    """Largest norm of a step's gradient, over all tensors together; 0: any."""
+    class_weights: bool = False
+    """Whether both labels weigh alike in the loss, however many examples the device has of each."""
+    batch_norm: Literal["model", "frozen", "averaged", "local"] = "model"
+    """What becomes of BatchNorm's tensors; `local` ones stay on the device (FedBN: Li et al. 2021). `model`: as its
+    options say."""
+    personal: Annotated[tuple[Pattern, ...], msgspec.Meta(max_length=64)] = ()
+    """Tensors whose names match one of these shell patterns stay on the device: their update is zero."""
+    validation_share: Annotated[float, msgspec.Meta(ge=0, le=0.9)] = 0.0
+    """Part of the device's training examples that it measures on (`validation_...`) and does not train on."""
+    patience: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 0
+    """Epochs without a better validation loss after which training stops, with the best epoch's weights; 0: never."""
 
 
 # ---- bulk, both ways ------------------------------------------------------------------------
@@ -92,7 +113,7 @@ class Want(_Wire, frozen=True, tag=True):
 
 
 class Hello(_Wire, frozen=True, tag=True):
-    """I am here; `nonce` tells this process from an earlier one of the same device."""
+    """I am here; `nonce` tells this connection from an earlier one of the same device."""
 
     device: DeviceId
     nonce: Token
@@ -120,7 +141,7 @@ class Accept(_Wire, frozen=True, tag=True):
 
 
 class Decline(_Wire, frozen=True, tag=True):
-    """I have the invitation and cannot take part; the reason is a sentence."""
+    """I cannot take part, though I checked in or have the invitation; the reason is a sentence."""
 
     device: DeviceId
     round: Positive
@@ -177,6 +198,14 @@ class Refusal(_Wire, frozen=True, tag=True):
 Say: TypeAlias = Hello | Bye | CheckIn | Accept | Decline | Failed | Offer | Want
 Command: TypeAlias = Invite | Receipt | Refusal | Want
 
+
+class Signed(_Wire, frozen=True, tag=True):
+    """An envelope, where parties sign: `body` is the msgpack message (`common.signing`)."""
+
+    body: Data
+    signature: Signature
+
+
 # ---- what people read -----------------------------------------------------------------------
 
 
@@ -225,6 +254,7 @@ class DeviceStatus(_Wire, frozen=True):
     release: Annotated[str, msgspec.Meta(max_length=100)] = ""
     refused: Number = 0
     text: Text = ""
+    health: Health | None = None
 
 
 class StoryEvent(_Wire, frozen=True):
@@ -256,11 +286,13 @@ Story: TypeAlias = CoordinatorStatus | RoundStatus | ReleaseStatus | DeviceStatu
 _BY_TYPE: dict[tuple[Any, Any], Any] = {
     (union, kind.__name__): kind for union in (Say, Command) for kind in get_args(union)
 }
+_SIGNATURE = re.compile(rb',"signature":"([0-9A-Za-z._-]{1,200})"}\Z')
+"""Within a string of JSON these quotes would stand behind backslashes, so nothing that a peer writes looks like it."""
 T = TypeVar("T")
 
 
-def encode(message: Chunk | Say | Command) -> bytes:
-    """Write a command or chunk as a msgpack map."""
+def encode(message: Chunk | Say | Command | Signed) -> bytes:
+    """Write a message of the wire as a msgpack map."""
     packed: bytes = msgpack.packb(msgspec.to_builtins(message, builtin_types=(bytes,)), use_bin_type=True)
     return packed
 
@@ -283,11 +315,17 @@ def decode(payload: bytes, expected: Any) -> Any:
 
 
 def decode_story(payload: bytes, expected: type[T]) -> T:
-    """Read a JSON document of type `expected`; raises PeerError for anything else."""
+    """Read a JSON document of type `expected`, signed or not; raises PeerError for anything else."""
     try:
-        return msgspec.json.decode(payload, type=expected)
+        return msgspec.json.decode(unsigned(payload)[0], type=expected)
     except (ValueError, RecursionError) as error:
         raise PeerError(f"not a valid {expected.__name__}: {str(error)[:200]}") from error
+
+
+def unsigned(payload: bytes) -> tuple[bytes, str]:
+    """Part a JSON document from its signature, which is empty where there is none."""
+    match = _SIGNATURE.search(payload, max(len(payload) - 250, 0))
+    return (payload[: match.start()] + b"}", match[1].decode("ascii")) if match else (payload, "")
 
 
 def clip(text: str, limit: int = 500) -> str:

@@ -14,6 +14,8 @@ from common.errors import PeerError
 VERSION = "1"
 STORY_ROOT = "fedpi"
 WIRE_ROOT = "fedpi-wire"
+HOME_ASSISTANT_ROOT = "homeassistant"
+"""Where Home Assistant looks for what to show. No topic of ours: the coordinator alone publishes there, if told to."""
 NAME_PATTERN = r"^[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?\Z"
 """Federations and devices: 1 to 32 of `a-z 0-9 -`, no hyphen at either end, so that any broker routes them."""
 
@@ -32,6 +34,8 @@ class Kind(StrEnum):
     COORD_ROUND = "coord/round"
     COORD_RELEASE = "coord/release"
     COORD_EVENT = "coord/event"
+    COORD_MEMBERS = "coord/members"
+    COORD_ROUNDS = "coord/rounds"
     DEV_STATUS = "dev/status"
     DEV_EVENT = "dev/event"
     DEV_PREDICTION = "dev/prediction"
@@ -63,6 +67,8 @@ TABLE: tuple[Topic, ...] = (
     Topic(Kind.COORD_ROUND, f"{_S}/coord/round", _C, (_D,), "RoundStatus (JSON)", True),
     Topic(Kind.COORD_RELEASE, f"{_S}/coord/release", _C, (_D,), "ReleaseStatus (JSON)", True),
     Topic(Kind.COORD_EVENT, f"{_S}/coord/event", _C, (), "StoryEvent (JSON), for people"),
+    Topic(Kind.COORD_MEMBERS, f"{_S}/coord/members", _C, (), "RoundMembers (JSON), for people", True),
+    Topic(Kind.COORD_ROUNDS, f"{_S}/coord/rounds", _C, (), "PastRounds (JSON), for people", True),
     Topic(Kind.DEV_STATUS, f"{_S}/dev/{{device}}/status", _D, (_C,), "DeviceStatus (JSON); also the will", True),
     Topic(Kind.DEV_EVENT, f"{_S}/dev/{{device}}/event", _D, (_C,), "StoryEvent (JSON), for people"),
     Topic(Kind.DEV_PREDICTION, f"{_S}/dev/{{device}}/prediction", _D, (_C,), "Prediction (JSON)"),

@@ -145,7 +145,9 @@ def _head_part(receiver: Receiver, chunk: Chunk, now: float) -> tuple[Receiver, 
     except PeerError as error:
         # One part is false and nobody can tell which: all of them are asked for again, after the usual patience.
         return replace(receiver, held=0, asked=full(len(parts)), parts=(b"",) * len(parts)), FalseHead(str(error))
-    return receiver, HeadKnown(head, packed)
+    # The body's chunks are larger than this one: until they set the pace, a slow link gets more patience.
+    scaled = receiver.gap_s * receiver.layout.chunk_bytes / max(len(chunk.data), 1)
+    return replace(receiver, gap_s=min(scaled, receiver.patience.first_s / 2)), HeadKnown(head, packed)
 
 
 def _progress(receiver: Receiver, bit: int, now: float) -> Receiver:

@@ -1,72 +1,50 @@
-"""The mean of the updates, block by block over their files: memory does not grow with model or fleet.
+"""The next global model from the stored updates: memory does not grow with model or fleet.
 
-Blocks are summed in float64 in the order of the sorted device ids, so the same updates give the same
-bytes whatever order they arrived in.
+Blocks are computed in float64 in the order of the sorted device ids, so the same updates give the same
+bytes whatever order they arrived in. What a block becomes is the strategy's to say.
 """
 
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
-from numpy.typing import NDArray
 
-from common.errors import DataError
-from common.weights import Segment, Spec, Tensor, segments
-
-BLOCK_BYTES = 2**16
-"""Small enough that every buffer comes from memory that the process holds already."""
+from common.weights import Spec
+from coordinator.blocks import Block, Sources, blocks, distances
+from coordinator.strategies.strategy import Strategy
 
 
 @dataclass(frozen=True)
 class Contribution:
-    """One device's stored update and its weight in the mean, the number of its examples."""
+    """One device's stored update and the number of its examples."""
 
     device: str
     path: Path
-    weight: float
+    num_examples: float
 
 
-def federated_average(base: Path, contributions: Sequence[Contribution], spec: Spec) -> Iterator[bytes]:
-    """Yield base + sum(weight_k * update_k) / sum(weight_k), block by block (FedAvg: McMahan et al. 2017, algorithm 1).
+@dataclass(frozen=True)
+class Aggregation:
+    """The weight of every device's update, and the blocks, which are computed as they are asked for."""
 
-    Raises OSError when a file cannot be read, DataError when one is too short or the mean is out of its dtype's range.
+    weights: dict[str, float]
+    blocks: Iterator[Block]
+
+
+def aggregate(
+    base: Path, contributions: Sequence[Contribution], spec: Spec, strategy: Strategy, moments: Path | None = None
+) -> Aggregation:
+    """Make the next global model of the file `base` and the `moments` that the last aggregation left, if any.
+
+    Raises DataError when a file cannot be read or the model leaves its dtype's range; while blocks are computed, too.
     """
     ordered = sorted(contributions, key=lambda c: c.device)
-    weights = [c.weight for c in ordered]
-    with ExitStack() as stack:
-        base_file = stack.enter_context(base.open("rb"))
-        files = [stack.enter_context(c.path.open("rb")) for c in ordered]
-        for segment in segments(spec, BLOCK_BYTES):
-            mean = _weighted_sum(files, weights, segment)
-            mean /= float(sum(weights))
-            yield _add(_read(base_file, segment), mean).tobytes()
-
-
-def _weighted_sum(files: Sequence[IO[bytes]], weights: Sequence[float], segment: Segment) -> NDArray[np.float64]:
-    total = np.zeros(segment.nbytes // segment.dtype.itemsize)
-    product = np.empty_like(total)
-    for file, weight in zip(files, weights, strict=True):
-        np.multiply(_read(file, segment), weight, out=product, dtype=np.float64)
-        total += product
-    return total
-
-
-def _add(base: Tensor, mean: NDArray[np.float64]) -> Tensor:
-    if base.dtype.kind != "f":  # counters and the like: the nearest whole number, without a detour of the base
-        moved: Tensor = base + np.rint(mean).astype(np.int64).astype(base.dtype)
-        return moved
-    with np.errstate(over="ignore"):
-        moved = (base.astype(np.float64) + mean).astype(base.dtype)
-    if not np.isfinite(moved).all():
-        raise DataError(f"the mean of the updates is out of the range of {base.dtype.name}")
-    return moved
-
-
-def _read(file: IO[bytes], segment: Segment) -> Tensor:
-    if len(data := os.pread(file.fileno(), segment.nbytes, segment.offset)) != segment.nbytes:
-        raise DataError(f"{file.name}: the file is too short")
-    return np.frombuffer(data, segment.dtype)
+    examples = np.array([c.num_examples for c in ordered], np.float64)
+    apart = distances([c.path for c in ordered], spec) if strategy.has_distances else np.empty((0, 0))
+    weights = strategy.weigh(examples, apart)
+    counted = [c.path for c, weight in zip(ordered, weights, strict=True) if weight]
+    sources = Sources(spec, base, counted, weights[weights != 0], moments)
+    return Aggregation(
+        {c.device: float(weight) for c, weight in zip(ordered, weights, strict=True)}, blocks(sources, strategy)
+    )

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from common.command import Commands, console, json_option, print_json, printable, verbose_option
+from common.learning.commands import train
+from coordinator.experiments import evaluate, plot
+from coordinator.offline import aggregate
 
 if TYPE_CHECKING:
     from coordinator.config import CoordinatorConfig
@@ -25,16 +28,21 @@ def main() -> None:
     """Run federated rounds over MQTT, and see what became of them."""
 
 
+for _command in (train, evaluate, plot, aggregate):
+    main.add_command(_command)
+
+
 @main.command()
 @config_option
 @verbose_option
 def serve(config_path: Path) -> None:
     """Serve the federation until stopped. Rounds begin when `start` asks for them."""
     from common.blobs import BlobStore
+    from coordinator import patience
     from coordinator.config import read_config
     from coordinator.initial import make_initial
     from coordinator.lock import serving
-    from coordinator.service import Service
+    from coordinator.metrics import exposed
     from coordinator.store import Store
 
     config = read_config(config_path)
@@ -45,7 +53,8 @@ def serve(config_path: Path) -> None:
         store, blobs = Store(config.journal, create=True), BlobStore(config.global_models)
         if store.global_model() is None:
             store.set_global_model(make_initial(config_path, config, blobs))
-        Service(config, store, blobs).serve(stop)
+        with exposed(config.metrics, config.journal, config.federation):
+            patience.serve(config, store, blobs, stop)
 
 
 @main.command()
@@ -169,10 +178,11 @@ def watch(config_path: Path, seconds: float | None, as_json: bool) -> None:
     """Watch the federation live, over MQTT."""
     import msgspec
 
-    from coordinator.config import read_config
+    from common.config import load
+    from coordinator.config import WatchConfig
     from coordinator.spectator import spectate
 
-    glimpses = spectate(read_config(config_path), seconds)
+    glimpses = spectate(load(config_path, WatchConfig), seconds)
     out = console()
     if out.is_terminal and not as_json:
         from coordinator.screen import show
@@ -188,11 +198,23 @@ def watch(config_path: Path, seconds: float | None, as_json: bool) -> None:
 
 
 @main.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--config-folder", type=click.Path(path_type=Path), default="/etc/fedpi", show_default=True)
+def join(bundle: Path, config_folder: Path) -> None:
+    """Install BUNDLE, the file that `fedpi-broker enroll monitor` made: what `watch` needs on any machine."""
+    from coordinator.joining import join as install
+
+    config = install(bundle, config_folder)
+    click.echo(f"Delete {bundle}: it holds the keys. Next: fedpi-coordinator watch --config {config}")
+
+
+@main.command()
 @config_option
 @click.option("--out", "folder", type=click.Path(path_type=Path), help="Folder to write into [default: STATE/export]")
 @click.option("--release", "is_release", is_flag=True, help="Make it the model that every device serves.")
+@click.option("--best", "is_best", is_flag=True, help="Not the newest, but the best by the metric `best_by`.")
 @json_option
-def export(config_path: Path, folder: Path | None, is_release: bool, as_json: bool) -> None:
+def export(config_path: Path, folder: Path | None, is_release: bool, is_best: bool, as_json: bool) -> None:
     """Write the global model as model.tflite and model.keras."""
     from common.blobs import BlobStore
     from common.learning.seam import build
@@ -201,7 +223,7 @@ def export(config_path: Path, folder: Path | None, is_release: bool, as_json: bo
     config, store = _open(config_path)
     with console(stderr=True).status("building the model") as progress:
         learner = build(config.model, config.models)
-        model = exporting.read_global(store, BlobStore(config.global_models), learner)
+        model = exporting.read_global(store, BlobStore(config.global_models), learner, is_best=is_best)
         exported = exporting.export(learner, model, config.data, folder or config.folder / "export", progress.update)
     if is_release:
         exported = exporting.publish(exported, model, config, store)
@@ -219,11 +241,27 @@ def export(config_path: Path, folder: Path | None, is_release: bool, as_json: bo
 @click.option("--unseen", default=0.4, show_default=True, help="Part of each site's images that is held back.")
 @click.option("--labels", default="no,yes", show_default=True, help="The folders, the negative label first.")
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same split.")
+@click.option(
+    "--skew",
+    type=click.Choice(["none", "labels", "quantity"]),
+    default="none",
+    show_default=True,
+    help="What sites differ in.",
+)
+@click.option("--alpha", default=0.5, show_default=True, help="Of the skew: the smaller, the further they are apart.")
+@click.option("--keep-twins/--part-twins", default=True, help="Whether near copies stay in one part.")
+@click.option(
+    "--layout",
+    type=click.Choice(["csv", "folders"]),
+    default="csv",
+    show_default=True,
+    help="CSVs only, or copies too: main_data.csv, data/main, data/SITE.",
+)
 @json_option
 def split(images: Path, out: Path, as_json: bool, **flags: Any) -> None:
     """Make a federation out of one folder of images: a CSV for the coordinator and for every site.
 
-    Near copies of an image stay in one part; IMAGES holds one folder a label.
+    Near copies of an image stay in one part unless told otherwise; IMAGES holds one folder a label.
     """
     from coordinator import splitting
     from coordinator.dataset.split import split as write_split

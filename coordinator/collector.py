@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,14 +34,16 @@ class _Upload:
 
 
 class Collector:
-    """Receives the updates of a round into a folder of their own. Methods raise WorkError when the disk fails."""
+    """Receives the updates of a round, each device's into a folder of its own, where the next one replaces it.
+
+    Methods raise WorkError when the disk fails.
+    """
 
     def __init__(self, folder: Path, transfer: TransferConfig) -> None:
         self._folder = folder
         self._transfer = transfer
         self._patience = Patience(transfer.repair_s, transfer.repair_max_s)
         self._uploads: dict[str, _Upload] = {}
-        self._round = 0
 
     @property
     def is_active(self) -> bool:
@@ -84,6 +87,12 @@ class Collector:
         upload.told_at = now
         return Advanced(device=device)
 
+    def received(self) -> dict[str, int]:
+        """Bytes that are here of the updates on their way, by device."""
+        return {
+            name: round(upload.inflow.fraction * upload.offer.update.size) for name, upload in self._uploads.items()
+        }
+
     def has_intact(self, device: str, update: str) -> bool:
         """Whether the update of a device is still here, whole, after a restart."""
         return self._store(device).is_intact(update)
@@ -96,22 +105,29 @@ class Collector:
         wants: list[Want] = []
         for device in active if only is None else [only] if only in active else []:
             inflow = self._uploads[device].inflow
-            inflow.window = max(window, 1)
+            lively = (u.inflow for u in self._uploads.values() if u.inflow is not inflow and not u.inflow.is_silent)
+            others = sum(other.outstanding for other in lively)
+            # Who came first still has a larger window on its way; the newcomer begins with what that leaves.
+            inflow.window = max(min(window, self._transfer.credit_chunks - others), 1)
             if (bits := inflow.wish(now)) is not None:
                 wants.append(Want(device=device, blob=inflow.ref.id, chunks=bits))
         return wants
 
-    def turn_to(self, round_: int) -> None:
-        """Collect for round `round_` from now on; what was on its way for another one is forgotten."""
+    def end_round(self, cohort: Container[str]) -> None:
+        """Forget what is on its way, and delete what came from devices outside of `cohort`."""
+        self.close()
+        for path in self._folder.glob("*"):
+            if path.stem in cohort:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
+
+    def close(self) -> None:
+        """Close all files; what is here of updates on their way stays."""
         for device in list(self._uploads):
             self._drop(device)
-        self._round = round_
-
-    def tidy(self) -> None:
-        """Delete the updates of all other rounds. Touches nothing but files: any thread may call it."""
-        for folder in self._folder.glob("*"):
-            if folder.name != str(self._round):
-                shutil.rmtree(folder, ignore_errors=True)
 
     def _complete(self, upload: _Upload, spec: Spec) -> Delivered | Rejected | None:
         if not upload.inflow.is_complete or upload.inflow.head is None:
@@ -136,4 +152,4 @@ class Collector:
             upload.blobs.close()
 
     def _store(self, device: str) -> BlobStore:
-        return BlobStore(self._folder / str(self._round) / device)
+        return BlobStore(self._folder / device, spare=self._folder / f"{device}.spare")

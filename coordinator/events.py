@@ -73,9 +73,10 @@ class Tick(_Frozen, frozen=True):
 
 
 class Aggregated(_Frozen, frozen=True):
-    """The new global model is durable."""
+    """The new global model is durable, and what the strategy remembers of it."""
 
     result: Ref
+    moments: Ref | None = None
 
 
 class Cancelled(_Frozen, frozen=True):

@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -19,6 +20,7 @@ from common.learning.seam import Learner, load
 from common.messages import Ref
 from common.weights import Tensor, difference, unpack
 from coordinator.config import CoordinatorConfig
+from coordinator.outcome import read_best
 from coordinator.round import Phase
 from coordinator.store import Release, Store
 from coordinator.wording import count, size
@@ -100,30 +102,44 @@ def publish(exported: Export, model: GlobalModel, config: CoordinatorConfig, sto
     return msgspec.structs.replace(exported, release=release.release)
 
 
-def read_global(store: Store, blobs: BlobStore, learner: Learner) -> GlobalModel:
-    """Read the global weights, also while a running coordinator replaces them.
+def read_global(store: Store, blobs: BlobStore, learner: Learner, *, is_best: bool = False) -> GlobalModel:
+    """Read the global weights, the newest or the best, also while a running coordinator replaces them.
 
     Raises ConfigError where there are none yet or `learner` is another model, DataError where they are damaged.
     """
+    find = _best if is_best else _newest
     while True:
-        ref, number = store.global_model(), _last_committed(store)
-        if ref is None:
-            raise ConfigError("there is no global model yet: a coordinator makes it when it is first served")
+        ref, number = find(store)
         try:
             spec, content = blobs.head(ref).spec or (), read_verified(blobs.body(ref.id))
         except DataError:
-            if store.global_model() == ref:
+            if find(store)[0] == ref:
                 raise
             continue
-        if store.global_model() == ref:
+        if find(store)[0] == ref:
             break
     if (reason := difference(spec, learner.spec())) is not None:
         raise ConfigError(f"what 'model' describes is not the global model: {reason}; set 'model' as it was")
     return GlobalModel(ref, number, unpack(spec, content))
 
 
-def _last_committed(store: Store) -> int:
-    return max((row.round for row in store.rounds() if row.phase == Phase.COMMITTED), default=0)
+def _newest(store: Store) -> tuple[Ref, int]:
+    """Return the global model, and the round that made it."""
+    if (ref := store.global_model()) is None:
+        raise ConfigError("there is no global model yet: a coordinator makes it when it is first served")
+    return ref, _made_by(store)
+
+
+def _best(store: Store) -> tuple[Ref, int]:
+    """Return the model with the best validation metric, and the round that made it: one before that was measured."""
+    if (best := read_best(store.fact("best"))) is None:
+        raise ConfigError("no round was measured on validation images; set training.validation_share and run rounds")
+    return best.model, _made_by(store, best.round)
+
+
+def _made_by(store: Store, before: float = inf) -> int:
+    rounds = (row.round for row in store.rounds() if row.phase == Phase.COMMITTED and row.round < before)
+    return max(rounds, default=0)
 
 
 def _agreement(learner: Learner, weights: list[Tensor], data: DataConfig, tflite: Path) -> Agreement:

@@ -12,10 +12,10 @@ from pathlib import Path
 import msgspec
 
 from common.blobs import BlobStore
-from common.errors import ConfigError, FedpiError, WorkError
+from common.errors import ConfigError, FedpiError, PeerError, WorkError
 from common.learning.seam import Learner, Site, build, load
 from common.messages import Plan, Ref
-from common.weights import Spec, Tensor, pack
+from common.weights import Spec, Tensor, pack, validate
 from coordinator.config import CoordinatorConfig, read_config
 
 log = logging.getLogger(__name__)
@@ -73,6 +73,10 @@ def _main(config_path: Path) -> None:
     config = read_config(config_path)
     learner = build(config.model, config.models)
     spec = learner.spec()
+    try:
+        validate(spec)
+    except PeerError as error:
+        raise ConfigError(f"model.name: {config.model.name!r} cannot be averaged: {error}") from error
     _weights_path(config).write_bytes(pack(spec, _weights(learner, config)))
     _spec_path(config).write_bytes(msgspec.json.encode(spec))
 

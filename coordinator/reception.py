@@ -4,6 +4,7 @@ import logging
 import time
 from dataclasses import dataclass
 
+from common.config import SigningConfig
 from common.errors import PeerError
 from common.messages import (
     Accept,
@@ -20,7 +21,8 @@ from common.messages import (
     decode,
     decode_story,
 )
-from common.topics import Address, Kind
+from common.signing import Verifier
+from common.topics import Address, Kind, topic
 from coordinator import events
 from coordinator.store import DeviceRow, Store
 
@@ -41,9 +43,10 @@ class Arrival:
 class Reception:
     """Admits the messages of one federation's devices."""
 
-    def __init__(self, federation: str, store: Store) -> None:
+    def __init__(self, federation: str, store: Store, signing: SigningConfig | None = None) -> None:
         self._federation = federation
         self._store = store
+        self._verifier = Verifier(signing)
         self._nonces: dict[str, str] = {}
         self._seen: dict[str, DeviceRow] = {}
         self._log_at = 0.0
@@ -55,17 +58,22 @@ class Reception:
         return frozenset(self._nonces)
 
     def admit(self, address: Address, payload: bytes, round_: int) -> Arrival:
-        """Read one message; raises PeerError for anything but a device that speaks for itself, of the open round."""
+        """Read one message; raises PeerError for anything but a device that speaks for itself, of the open round.
+
+        Where devices sign, it is their own signature and no repetition. Chunks are covered by the digest in the offer.
+        """
         if address.federation != self._federation:
             raise PeerError(f"federation {address.federation!r} is not ours")
         if address.kind is Kind.DEV_UP:
             return Arrival(chunk=decode(payload, Chunk))
         if address.kind is Kind.DEV_STATUS:
-            self._see(decode_story(payload, DeviceStatus), address.device)
+            document = self._verifier.story(_name(address), payload, address.device)
+            self._see(decode_story(document, DeviceStatus), address.device)
             return Arrival()
         if address.kind is not Kind.DEV_SAY:
             raise PeerError(f"nobody speaks to the coordinator on a {address.kind.value} topic")
-        return self._hear(decode(payload, Say), address.device, round_)
+        message = self._verifier.wire(_name(address), payload, address.device)
+        return self._hear(decode(message, Say), address.device, round_)
 
     def refuse(self, name: str, error: PeerError) -> None:
         """Count a message that was dropped; a flood of them fills no log."""
@@ -117,11 +125,34 @@ class Reception:
             self._nonces.pop(device, None)
         else:
             self._nonces[device] = status.nonce
-        row = DeviceRow(device=device, state=status.state, doing=status.doing, release=status.release, seen=time.time())
-        self._seen[device] = row
+        self._seen[device] = DeviceRow(
+            device=device,
+            state=status.state,
+            doing=status.doing,
+            release=status.release,
+            seen=time.time(),
+            refused=status.refused,
+            health=status.health,
+        )
+
+    def revoked(self) -> list[events.Event]:
+        """Forget who is trusted no more since the last time; returns what that means to the open round."""
+        peers, gone = self._verifier.peers, list[events.Event]()
+        for device in sorted(peers.take_dropped()) if peers else ():
+            log.warning("device=%s is revoked", device)
+            self._nonces.pop(device, None)
+            self._seen[device] = DeviceRow(
+                device=device, state="offline", doing="revoked", release="", seen=time.time()
+            )
+            gone += [events.Left(device=device), events.Failed(device=device, reason="its keys were revoked")]
+        return gone
 
     def flush(self) -> None:
         """Write down what the devices said of themselves since the last time."""
         if self._seen:
             self._store.see_devices(list(self._seen.values()))
             self._seen.clear()
+
+
+def _name(address: Address) -> str:
+    return topic(address.kind, address.federation, device=address.device)

@@ -30,6 +30,7 @@ from coordinator.events import (
     Tell,
     Tick,
 )
+from coordinator.method import Method
 
 
 class Phase(StrEnum):
@@ -95,6 +96,7 @@ class Round(_Frozen, frozen=True):
     plan: Plan
     rules: Rules
     limits: Limits
+    method: Method = Method()
     phase: Phase = Phase.SELECTING
     members: tuple[Member, ...] = ()
     phase_since: float = 0.0
@@ -143,7 +145,7 @@ def step(round_: Round, event: Event, now: float) -> Step:  # noqa: C901, PLR091
     match event:
         case CheckedIn(device=device):
             return _checked_in(round_, device, now)
-        case Left(device=device) if round_.phase is Phase.SELECTING:
+        case Left(device=device) | Declined(device=device) if round_.phase is Phase.SELECTING:
             members = tuple(m for m in round_.members if m.device != device)
             return msgspec.structs.replace(round_, members=members), ()
         case Accepted(device=device):
@@ -162,8 +164,9 @@ def step(round_: Round, event: Event, now: float) -> Step:  # noqa: C901, PLR091
             return _rejected(round_, device, update, reason, now)
         case Tick():
             return _ticked(round_, now)
-        case Aggregated(result=result) if round_.phase is Phase.AGGREGATING:
-            return _close(round_, Phase.COMMITTED, now, result=result)
+        case Aggregated(result=result, moments=moments) if round_.phase is Phase.AGGREGATING:
+            method = msgspec.structs.replace(round_.method, next_moments=moments)
+            return _close(msgspec.structs.replace(round_, method=method), Phase.COMMITTED, now, result=result)
         case Cancelled(reason=reason) if round_.phase in {*OPEN, Phase.AGGREGATING}:
             return _close(round_, Phase.ABANDONED, now, reason=reason)
     return round_, ()
@@ -300,10 +303,8 @@ def _settle(round_: Round, now: float) -> Step:
 
 def _decide(round_: Round, now: float) -> Step:
     if len(round_.reported) >= round_.rules.minimum:
-        return msgspec.structs.replace(round_, phase=Phase.AGGREGATING, phase_since=now), (
-            Announce(),
-            Aggregate(),
-        )
+        aggregating = msgspec.structs.replace(round_, phase=Phase.AGGREGATING, phase_since=now)
+        return aggregating, (Announce(), Aggregate())
     reason = (
         f"{len(round_.reported)} of {len(round_.members)} invited devices reported; {round_.rules.minimum} are needed"
     )
@@ -313,10 +314,8 @@ def _decide(round_: Round, now: float) -> Step:
 def _close(round_: Round, phase: Phase, now: float, *, result: Ref | None = None, reason: str = "") -> Step:
     # Who joined a round that never began is not missing from it.
     members = tuple(m if m.standing in {*SETTLED, Standing.JOINED} else _missing(m) for m in round_.members)
-    return (
-        msgspec.structs.replace(round_, phase=phase, phase_since=now, result=result, reason=reason, members=members),
-        (Announce(),),
-    )
+    changes = {"phase": phase, "phase_since": now, "result": result, "reason": reason, "members": members}
+    return msgspec.structs.replace(round_, **changes), (Announce(),)
 
 
 def _missing(member: Member) -> Member:

@@ -6,26 +6,29 @@ All state belongs to the thread that calls `serve`. Every change is in the journ
 import logging
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from common import topics
 from common.blobs import BlobStore
 from common.chunks import layout_of
-from common.errors import ConfigError, FedpiError, PeerError
+from common.errors import ConfigError, DiskFullError, PeerError
 from common.inbox import Inbox
+from common.journal import tags
 from common.link import Broken, Denied, Down, Received, Room, Up
-from common.messages import Ref, Refusal
+from common.messages import Ref, Refusal, clip
+from common.notify import Pulse
 from common.weights import Spec
+from coordinator import outcome
 from coordinator import round as rounds
-from coordinator.aggregation import Contribution, federated_average
+from coordinator.aggregation import Contribution
+from coordinator.aggregator import Aggregator, Outcome
 from coordinator.collector import Collector
 from coordinator.config import CoordinatorConfig
-from coordinator.events import Aggregate, Aggregated, Announce, Cancelled, Collect, Command, Event, Offered, Tell, Tick
+from coordinator.events import Aggregate, Announce, Cancelled, Collect, Command, Event, Offered, Tell, Tick
+from coordinator.onlookers import Onlookers
 from coordinator.reception import Reception
 from coordinator.round import OPEN, Phase, Round
 from coordinator.store import Run, Store
-from coordinator.story import changes
+from coordinator.story import changes, sentence
 from coordinator.voice import Voice
 
 log = logging.getLogger(__name__)
@@ -37,31 +40,21 @@ NEWS_S = 1.0
 """How often a round that changes is told to everybody: every device reads it, so it must not be told for each."""
 
 
-@dataclass(frozen=True)
-class _AggregationFailed:
-    round: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class _AggregationDone:
-    round: int
-    result: Ref
-
-
 class Service:
     """One running coordinator over its store; the store holds a global model already."""
 
-    def __init__(self, config: CoordinatorConfig, store: Store, blobs: BlobStore) -> None:
+    def __init__(self, config: CoordinatorConfig, store: Store, blobs: BlobStore, pulse: Pulse) -> None:
         self._config = config
         self._store = store
         self._blobs = blobs
         self._releases = BlobStore(config.releases)
         self._inbox = Inbox()
-        self._voice = Voice(config, self._inbox.put)
+        self._pulse = pulse
+        self._voice = Voice(config, self._inbox)
         self._collector = Collector(config.folder / "updates", config.transfer)
-        self._reception = Reception(config.federation, store)
-        self._aggregator = ThreadPoolExecutor(1, "aggregate")
+        self._reception = Reception(config.federation, store, config.signing)
+        self._onlookers = Onlookers(config, store, self._collector, self._voice)
+        self._aggregator = Aggregator(blobs, config.folder / "moments", self._inbox.put)
         self._round: Round | None = None
         self._run: Run | None = None
         self._bytes_up = 0
@@ -70,30 +63,42 @@ class Service:
         self._next_heartbeat = 0.0
         self._next_news = 0.0
         self._is_stale = False
+        self._is_untidy = True
 
     # ---- the loop ---------------------------------------------------------------------------
 
     def serve(self, stop: threading.Event) -> None:
-        """Serve until `stop` is set. Raises WorkError when the disk fails."""
+        """Serve until `stop` is set. Raises WorkError when the disk fails.
+
+        When it is full, that is a DiskFullError: everything is closed then, and another Service can go on.
+        """
         self._recover()
         self._voice.start()
-        while not stop.is_set():
-            event = self._inbox.get(TICK_S)
-            now = time.monotonic()
-            if event is not None:
-                self._on(event, now)
-            self._tick(now)
-        self._voice.stop()
-        self._aggregator.shutdown()
+        try:
+            while not stop.is_set():
+                event = self._inbox.get(TICK_S)
+                now = time.monotonic()
+                if event is not None:
+                    self._on(event, now)
+                self._tick(now)
+        except DiskFullError as error:
+            self._close(clip(f"The coordinator waits for room: {error}"))
+            raise
+        self._pulse.stopping()
+        self._close("The coordinator stopped.")
+
+    def _close(self, goodbye: str) -> None:
+        self._voice.stop(goodbye)
+        self._aggregator.stop()
+        self._collector.close()
+        self._releases.close()
 
     def _recover(self) -> None:
         found = self._store.open_round()
         self._offer_models()
         if found is None:
-            self._collector.tidy()
             return
         round_, run, traffic = found
-        self._collector.turn_to(round_.number)
         self._run = self._store.run(run)
         self._voice.published_bytes, self._bytes_up = traffic
         log.info("resumed round=%d phase=%s", round_.number, round_.phase.value)
@@ -119,10 +124,8 @@ class Service:
                 log.error("link=%s topic=%s %s", link, name, reason)
             case Room():
                 self._voice.publish_chunks()
-            case _AggregationDone(round=number, result=result) if self._round and self._round.number == number:
-                self._step(Aggregated(result=result), now)
-            case _AggregationFailed(round=number, reason=reason) if self._round and self._round.number == number:
-                self._step(Cancelled(reason=reason), now)
+            case Outcome(round=number, event=done) if self._round and self._round.number == number:
+                self._step(done, now)
             case Broken(error=error):
                 raise error
 
@@ -133,14 +136,18 @@ class Service:
         self._next_poll = now + POLL_S
         for want in self._collector.wishes(now):
             self._voice.say(want)
+        for event in self._reception.revoked():
+            self._apply(event, now)
         if self._round is not None:
             self._step(Tick(), now)
         self._poll_runs(now)
         self._offer_models()
+        self._tidy()
         self._write_down(now)
         if now >= self._next_heartbeat:
             self._next_heartbeat = now + HEARTBEAT_S
             self._announce()
+        self._pulse.beat(now, sentence(self._round) if self._round else "No round is open.")
 
     def _write_down(self, now: float) -> None:
         """Save and tell what no command waits for: who checked in, who has reported so far."""
@@ -215,8 +222,9 @@ class Service:
         if commands:
             self._save(after)
         for story in changes(before, after):
-            log.info("%s", story.text)
+            log.info("%s", story.text, extra=tags(story.event, round=story.round, device=story.device))
             self._voice.event(story)
+        self._onlookers.look(after)
         for command in commands:
             self._execute(command)
         if after.phase not in {*OPEN, Phase.AGGREGATING}:
@@ -239,32 +247,22 @@ class Service:
                     self._voice.say(want)
             case Aggregate():
                 assert self._round is not None  # noqa: S101 - only a round commands it
-                self._aggregator.submit(self._aggregate, self._round)
+                self._aggregator.begin(self._round, self._contributions(self._round))
 
-    def _aggregate(self, round_: Round) -> None:
-        """In the aggregator's thread: compute, store, hand back."""
-        try:
-            spec = self._blobs.head(round_.base).spec or ()
-            contributions = [
-                Contribution(m.device, self._collector.path(m.device, m.update.id), m.num_examples)
-                for m in round_.reported
-                if m.update is not None
-            ]
-            blocks = federated_average(self._blobs.body(round_.base.id), contributions, spec)
-            result = self._blobs.add_blocks(blocks, spec, round_.base.chunk_bytes)
-            self._inbox.put(_AggregationDone(round_.number, result))
-        except (OSError, FedpiError) as error:
-            self._inbox.put(_AggregationFailed(round_.number, f"averaging failed: {error}"))
-        except Exception as error:  # noqa: BLE001 - a bug in this thread must surface in the loop
-            self._inbox.put(Broken("aggregator", error))
+    def _contributions(self, round_: Round) -> list[Contribution]:
+        return [
+            Contribution(m.device, self._collector.path(m.device, m.update.id), m.num_examples)
+            for m in round_.reported
+            if m.update is not None
+        ]
 
     def _finish(self, round_: Round) -> None:
-        log.info("round=%d phase=%s %s", round_.number, round_.phase.value, round_.reason)
+        event = "round-committed" if round_.phase is Phase.COMMITTED else "round-void"
+        log.info("round=%d phase=%s %s", round_.number, round_.phase.value, round_.reason, extra=tags(event))
         if round_.phase is Phase.COMMITTED:
             self._voice.metrics(round_)
         self._round = None
-        self._collector.turn_to(0)
-        self._aggregator.submit(self._collector.tidy)
+        self._collector.end_round({m.device for m in round_.members})
         self._offer_models()
         self._next_poll = 0.0
 
@@ -295,8 +293,8 @@ class Service:
             plan=config.plan(number),
             rules=config.rules,
             limits=config.limits,
+            method=config.method(self._moments()),
         )
-        self._collector.turn_to(number)
         log.info("round=%d opened run=%d", number, run.run)
         self._enter(round_, *rounds.begin(round_, now))
 
@@ -306,6 +304,17 @@ class Service:
         model = self._store.global_model()
         assert model is not None  # noqa: S101 - `serve` is only called once there is one
         return model
+
+    def _moments(self) -> Ref | None:
+        """Return what the strategy remembers of the last round."""
+        strategy = self._config.strategy.title
+        moments = outcome.read_moments(self._store.fact("moments"))
+        if moments is None or moments.strategy != strategy:
+            return None
+        if not self._aggregator.has(moments.ref):
+            log.warning("strategy=%s its moments are gone from the state folder: it begins anew", strategy)
+            return None
+        return moments.ref
 
     def _base_spec(self) -> Spec:
         """Return the tensors of the open round's base."""
@@ -321,10 +330,21 @@ class Service:
         models = [ref for ref in (self._model(), base) if ref is not None]
         stock = [(ref, self._blobs) for ref in models] + ([(release.model, self._releases)] if release else [])
         if self._voice.distributor.offer(stock):
-            if self._round is None:  # the next model, not yet known here, may lie there while one is open
-                self._blobs.keep(ref.id for ref in models)
+            self._is_untidy = True
             self._announce()
+
+    def _tidy(self) -> None:
+        """Delete old models while others work: on an SD card it takes as long as writing them."""
+        is_quiet = self._round is None or self._round.phase is Phase.REPORTING  # else a result may lie there, unknown
+        if self._is_untidy and is_quiet:
+            self._is_untidy = False
+            base = self._round.base if self._round else None
+            best = outcome.read_best(self._store.fact("best"))
+            self._blobs.keep(ref.id for ref in (self._model(), base, best.model if best else None) if ref is not None)
+            moments = outcome.read_moments(self._store.fact("moments"))
+            self._aggregator.keep([moments.ref] if moments else [])
 
     def _announce(self) -> None:
         """Say everything that is retained, as after a broker came back empty."""
         self._voice.everything(self._round, self._store.last_round(), self._model(), self._store.newest_release())
+        self._onlookers.everything()

@@ -9,7 +9,7 @@ from common.errors import LinkError, PeerError
 from common.inbox import Inbox
 from common.link import Broken, Denied, Down, Link, Received, Up
 from common.topics import topic
-from coordinator.config import CoordinatorConfig
+from coordinator.config import WatchConfig
 from coordinator.watching import DOCUMENTS, Picture, Watched, news, read, take
 
 POLL_S = 0.25
@@ -25,13 +25,13 @@ class Glimpse:
     sentence: str = ""
 
 
-def spectate(config: CoordinatorConfig, seconds: float | None) -> Iterator[Glimpse]:
+def spectate(config: WatchConfig, seconds: float | None) -> Iterator[Glimpse]:
     """Yield a glimpse a message, and one every POLL_S at least, for `seconds` or for ever.
 
     Raises LinkError at the end if the broker was never reached.
     """
     inbox, federation, broker = Inbox(), config.federation, config.broker
-    link = Link("watch", f"fedpi-{federation}-watch-{secrets.token_hex(4)}", broker, inbox.put)
+    link = Link("watch", f"fedpi-{federation}-watch-{secrets.token_hex(4)}", broker, inbox)
     glimpse, is_reached = Glimpse(Picture(federation)), False
     end = time.monotonic() + (float("inf") if seconds is None else seconds)
     link.start()

@@ -1,7 +1,7 @@
 """The command line's side of `coordinator.dataset.split`: flags to options, report to tables."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from common.command import table
 from common.errors import ConfigError
@@ -15,8 +15,8 @@ COORDINATOR_SHARE = 0.6
 SHOWN = 5
 
 
-def read_options(*, sites: str, shares: str | None, unseen: float, labels: str, seed: int) -> SplitOptions:
-    """Read the flags; raises ConfigError."""
+def read_options(*, sites: str, shares: str | None, unseen: float, labels: str, **others: Any) -> SplitOptions:
+    """Read the flags; `others` are fields of SplitOptions. Raises ConfigError."""
     names = _site_names(sites)
     label_names = labels.split(",")
     if len(label_names) != 2:
@@ -24,9 +24,9 @@ def read_options(*, sites: str, shares: str | None, unseen: float, labels: str, 
     return SplitOptions(
         shares=_shares(shares, names),
         unseen_share=unseen,
-        seed=seed,
         sites=names,
         label_names=(label_names[0], label_names[1]),
+        **others,
     )
 
 

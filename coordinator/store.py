@@ -6,39 +6,18 @@ block the writer (WAL). A run that the operator asks for is a row, so it survive
 
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
 from common.errors import ConfigError
+from common.health import Health
 from common.messages import Metrics, Ref
+from coordinator import outcome, schema
+from coordinator.database import connect
 from coordinator.round import OPEN, Member, Phase, Round, Standing
 from coordinator.story import mean_metrics
-
-SCHEMA_VERSION = 1
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS rounds (
-  round INTEGER PRIMARY KEY, run INTEGER NOT NULL, phase TEXT NOT NULL, state TEXT NOT NULL,
-  opened REAL NOT NULL, closed REAL, bytes_down INTEGER NOT NULL DEFAULT 0, bytes_up INTEGER NOT NULL DEFAULT 0
-);
-CREATE TABLE IF NOT EXISTS ledger (
-  round INTEGER NOT NULL, device TEXT NOT NULL, standing TEXT NOT NULL, reason TEXT NOT NULL,
-  num_examples INTEGER NOT NULL, update_id TEXT NOT NULL, metrics TEXT NOT NULL, PRIMARY KEY (round, device)
-);
-CREATE TABLE IF NOT EXISTS runs (
-  run INTEGER PRIMARY KEY, rounds INTEGER NOT NULL, state TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS releases (
-  release TEXT PRIMARY KEY, model TEXT NOT NULL, round INTEGER NOT NULL, labels TEXT NOT NULL, created REAL NOT NULL
-);
-CREATE TABLE IF NOT EXISTS devices (
-  device TEXT PRIMARY KEY, state TEXT NOT NULL, doing TEXT NOT NULL, release TEXT NOT NULL, seen REAL NOT NULL
-);
-"""
 
 # A round counts as begun once it is in the journal, so a crash in between costs the run no round.
 _RUNS = "SELECT run, rounds, state, (SELECT COUNT(*) FROM rounds WHERE rounds.run = runs.run) AS begun FROM runs"
@@ -110,6 +89,18 @@ class DeviceRow(Row, frozen=True):
     doing: str
     release: str
     seen: float
+    refused: int = 0
+    """Messages that it dropped since its start because they broke the protocol."""
+    health: Health | None = None
+
+
+class Totals(Row, frozen=True):
+    """Sums over all rounds. `rounds` by phase, `standings` by device and standing; bytes down and up."""
+
+    rounds: dict[str, int]
+    standings: dict[tuple[str, str], int]
+    bytes_down: int
+    bytes_up: int
 
 
 class Store:
@@ -117,7 +108,7 @@ class Store:
 
     def __init__(self, path: Path, *, create: bool = False) -> None:
         try:
-            self._db = _connect(path, create=create)
+            self._db = connect(path, create=create)
             self._migrate(path)
         except (OSError, sqlite3.Error) as error:
             raise ConfigError(f"{path}: cannot use the journal: {error}") from error
@@ -151,14 +142,14 @@ class Store:
     # ---- rounds -----------------------------------------------------------------------------
 
     def save(self, round_: Round, run: int, traffic: tuple[int, int] = (0, 0)) -> None:
-        """Checkpoint a round, its ledger, the bytes that it moved (down, up) and, once committed, its model.
+        """Checkpoint a round, its ledger, the bytes that it moved (down, up) and, once committed, its outcome.
 
         Every checkpoint outlives the process. Only the last one waits for the disk: devices keep their
         updates until a round is over, so what a power cut takes before, they say again.
         """
         is_over = round_.phase in {Phase.COMMITTED, Phase.ABANDONED}
         now = time.time()
-        with self._transaction(is_durable=is_over):
+        with self._db.transaction(is_durable=is_over):
             self._db.execute(
                 "INSERT INTO rounds (round, run, phase, state, opened) VALUES (?, ?, ?, '', ?) ON CONFLICT DO NOTHING",
                 (round_.number, run, round_.phase, now),
@@ -168,8 +159,8 @@ class Store:
                 (round_.phase, _json(round_), now if is_over else None, *traffic, round_.number),
             )
             self._save_ledger(round_)
-            if round_.result is not None:
-                self.set_fact("global_model", _json(round_.result))
+            for name, value in outcome.facts(round_, self.fact).items():
+                self.set_fact(name, value)
         self._saved, self._saved_round = {m.device: m for m in round_.members}, round_.number
 
     def open_round(self) -> tuple[Round, int, tuple[int, int]] | None:
@@ -195,6 +186,18 @@ class Store:
             "SELECT * FROM ledger WHERE ? IS NULL OR round = ? ORDER BY round, device", (round_, round_)
         )
         return [_row(LedgerRow, row, metrics=msgspec.json.decode(row["metrics"])) for row in rows]
+
+    def totals(self) -> Totals:
+        """Return what all rounds come to, without reading them one by one."""
+        phases = self._db.execute("SELECT phase, COUNT(*), SUM(bytes_down), SUM(bytes_up) FROM rounds GROUP BY phase")
+        sums = [tuple(row) for row in phases]
+        standings = self._db.execute("SELECT device, standing, COUNT(*) FROM ledger GROUP BY device, standing")
+        return Totals(
+            rounds={phase: count for phase, count, _, _ in sums},
+            standings={(device, standing): count for device, standing, count in standings},
+            bytes_down=sum(down for _, _, down, _ in sums),
+            bytes_up=sum(up for _, _, _, up in sums),
+        )
 
     # ---- runs -------------------------------------------------------------------------------
 
@@ -257,14 +260,15 @@ class Store:
 
     def see_devices(self, rows: list[DeviceRow]) -> None:
         """Note what devices last said of themselves."""
-        with self._transaction(is_durable=False):
+        with self._db.transaction(is_durable=False):
             for row in rows:
-                values = (row.device, row.state, row.doing, row.release, row.seen)
-                self._db.execute("INSERT OR REPLACE INTO devices VALUES (?, ?, ?, ?, ?)", values)
+                values = (row.device, row.state, row.doing, row.release, row.seen, row.refused, _json(row.health))
+                self._db.execute("INSERT OR REPLACE INTO devices VALUES (?, ?, ?, ?, ?, ?, ?)", values)
 
     def devices(self) -> list[DeviceRow]:
         """Return every device ever heard of."""
-        return [_row(DeviceRow, row) for row in self._db.execute("SELECT * FROM devices ORDER BY device")]
+        rows = self._db.execute("SELECT * FROM devices ORDER BY device")
+        return [_row(DeviceRow, row, health=msgspec.json.decode(row["health"], type=Health | None)) for row in rows]
 
     # ---- inside -----------------------------------------------------------------------------
 
@@ -282,34 +286,17 @@ class Store:
                 self._db.execute("INSERT OR REPLACE INTO ledger VALUES (?, ?, ?, ?, ?, ?, ?)", values)
 
     def _migrate(self, path: Path) -> None:
-        version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
-        if version == 0:
-            self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-        elif version != SCHEMA_VERSION:
+        if (version := self._version()) > schema.VERSION:
             raise ConfigError(
-                f"{path} has schema version {version}; this fedpi reads version {SCHEMA_VERSION}: upgrade fedpi"
+                f"{path} has schema version {version}; this fedpi reads version {schema.VERSION}: upgrade fedpi"
             )
+        if version < schema.VERSION:
+            with self._db.transaction(is_durable=True):
+                for statement in schema.statements(self._version()):  # another process may have been faster
+                    self._db.execute(statement)
 
-    @contextmanager
-    def _transaction(self, *, is_durable: bool) -> Iterator[None]:
-        self._db.execute(f"PRAGMA synchronous = {'FULL' if is_durable else 'NORMAL'}")
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            with self._db:  # commits, or rolls back when the block raises
-                yield
-        finally:
-            self._db.execute("PRAGMA synchronous = FULL")
-
-
-def _connect(path: Path, *, create: bool) -> sqlite3.Connection:
-    if not create and not path.exists():
-        raise ConfigError(f"{path} does not exist: start the coordinator there first (fedpi-coordinator serve)")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    db = sqlite3.connect(path, isolation_level=None, timeout=30.0)
-    db.row_factory = sqlite3.Row
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")
-    return db
+    def _version(self) -> int:
+        return int(self._db.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _json(value: Any) -> str:

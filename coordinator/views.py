@@ -9,7 +9,9 @@ import msgspec
 
 from common.command import table
 from common.errors import ConfigError
+from common.health import Health
 from common.messages import Ref
+from coordinator.attention import Notice, ailments
 from coordinator.round import Phase, Standing
 from coordinator.store import DeviceRow, LedgerRow, Release, RoundRow, Run, Store
 from coordinator.wording import ago, count, duration, figures, headline, size, styled
@@ -23,7 +25,7 @@ class _Document(msgspec.Struct, frozen=True, kw_only=True):
     pass
 
 
-class DeviceView(DeviceRow, frozen=True):
+class DeviceView(DeviceRow, frozen=True, kw_only=True):
     """A device as last heard of, and its part so far: rounds it was invited to, updates that counted."""
 
     invited: int
@@ -126,9 +128,18 @@ def devices_table(views: Sequence[DeviceView]) -> "Table":
     """Lay the devices out, one a row."""
     now = time.time()
     rows = [
-        (v.device, styled(v.state), v.doing, v.release, ago(v.seen, now), f"{v.reported} of {v.invited}") for v in views
+        (
+            v.device,
+            styled(v.state),
+            v.doing,
+            v.release,
+            ago(v.seen, now),
+            f"{v.reported} of {v.invited}",
+            _health(v.health),
+        )
+        for v in views
     ]
-    return table(("device", "state", "doing", "release", "seen", "reported"), rows)
+    return table(("device", "state", "doing", "release", "seen", "reported", "health"), rows)
 
 
 def rounds_table(rows: Sequence[RoundRow]) -> "Table":
@@ -152,6 +163,19 @@ def _round_cells(row: RoundRow) -> tuple[object, ...]:
     reported = f"{len(row.reported)} of {len(row.invited)}"
     moved = size(row.bytes_down), size(row.bytes_up)
     return row.round, styled(row.phase), reported, duration(row.seconds), *moved, row.reason or headline(row.metrics)
+
+
+def _health(health: Health | None) -> str:
+    """Write what people ask for first, then what is wrong."""
+    if health is None:
+        return ""
+    known = [
+        "" if health.temperature_c is None else f"{health.temperature_c:.0f} °C",
+        "" if health.memory_free_bytes is None else f"{size(health.memory_free_bytes)} memory",
+        "" if health.disk_free_bytes is None else f"{size(health.disk_free_bytes)} disk",
+    ]
+    wrong = "; ".join(text for notice, text in ailments(health) if notice not in {Notice.HOT, Notice.SITTING_OUT})
+    return ", ".join(filter(None, known)) + (f": {wrong}" if wrong else "")
 
 
 def _outcome(row: RoundRow) -> str:

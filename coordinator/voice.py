@@ -1,9 +1,11 @@
 """Everything that the coordinator says: its two connections, its topics, its count of published bytes."""
 
 import secrets
-from collections.abc import Callable
 from typing import Literal
 
+from common.chronicle import PastRounds, RoundMembers
+from common.inbox import Inbox
+from common.limits import PACKET_OVERHEAD
 from common.link import Link, Will
 from common.messages import (
     CoordinatorStatus,
@@ -18,7 +20,10 @@ from common.messages import (
     encode,
     encode_story,
 )
+from common.signing import Signer, next_epoch
+from common.tls import CertificateWatch
 from common.topics import Kind, topic
+from coordinator.chronicler import fitting
 from coordinator.config import CoordinatorConfig
 from coordinator.distributor import Distributor
 from coordinator.round import Round
@@ -29,16 +34,17 @@ from coordinator.story import idle_status, mean_metrics, round_status
 class Voice:
     """The coordinator's side of the wire. Two connections, so that bulk cannot delay commands or the will."""
 
-    def __init__(self, config: CoordinatorConfig, deliver: Callable[[object], None]) -> None:
+    def __init__(self, config: CoordinatorConfig, inbox: Inbox) -> None:
         self.published_bytes = 0
         self.refused = 0
         self._federation = config.federation
         self._epoch = secrets.token_hex(4)
+        self._signer = Signer(config.signing, next_epoch(config.folder / "epoch") if config.signing else 0)
         self._last_round: Round | None = None
-        will = Will(self._topic(Kind.COORD_STATUS), encode_story(self._status("offline", "The coordinator is gone.")))
-        name = f"fedpi-{config.federation}-coord"
-        self._control = Link("control", f"{name}-control", config.broker, deliver, will=will)
-        self._bulk = Link("bulk", f"{name}-bulk", config.broker, deliver)
+        self._certificate = CertificateWatch(config.broker.tls)
+        name, own = f"fedpi-{config.federation}-coord", secrets.token_hex(4)  # nobody can take over what nobody knows
+        self._control = Link("control", f"{name}-control-{own}", config.broker, inbox, will=self._new_will)
+        self._bulk = Link("bulk", f"{name}-bulk-{own}", config.broker, inbox)
         self.distributor = Distributor(config.federation, config.transfer, self._bulk)
 
     def start(self) -> None:
@@ -46,9 +52,9 @@ class Voice:
         self._control.start()
         self._bulk.start()
 
-    def stop(self) -> None:
-        """Say goodbye and disconnect."""
-        self._retain(Kind.COORD_STATUS, self._status("offline", "The coordinator stopped."))
+    def stop(self, goodbye: str) -> None:
+        """Say why the coordinator goes, and disconnect."""
+        self._tell(Kind.COORD_STATUS, self._status("offline", goodbye))
         self._control.drain(2.0)
         self._control.stop()
         self._bulk.stop()
@@ -68,11 +74,12 @@ class Voice:
 
     def say(self, message: Invite | Want | Receipt | Refusal) -> None:
         """Send a command to its device."""
-        self._publish(self._topic(Kind.DEV_CMD, device=message.device), encode(message), retain=False)
+        name = self._topic(Kind.DEV_CMD, device=message.device)
+        self._publish(name, self._signer.wire(name, encode(message)), retain=False)
 
     def event(self, story: StoryEvent) -> None:
         """Tell people what happened."""
-        self._publish(self._topic(Kind.COORD_EVENT), encode_story(story), retain=False)
+        self._tell(Kind.COORD_EVENT, story, retain=False)
 
     def metrics(self, round_: Round) -> None:
         """Tell people the mean of the devices' own figures."""
@@ -85,14 +92,16 @@ class Voice:
         last = self._last_round
         is_current = last is not None and model in (None, last.result or last.base)
         status = round_status(last, self._epoch) if last and is_current else idle_status(self._epoch, number, model)
-        self._retain(Kind.COORD_ROUND, status)
+        self._tell(Kind.COORD_ROUND, status)
 
     def everything(self, round_: Round | None, number: int, model: Ref, release: Release | None) -> None:
         """Say all that is retained."""
-        self._retain(Kind.COORD_STATUS, self._status("online", "The coordinator is here."))
+        self._tell(
+            Kind.COORD_STATUS, self._status("online", f"The coordinator is here. {self._certificate.warning()}".strip())
+        )
         self.round(round_, number, None if round_ else model)
         if release is not None:
-            self._retain(
+            self._tell(
                 Kind.COORD_RELEASE,
                 ReleaseStatus(
                     release=release.release,
@@ -103,13 +112,28 @@ class Voice:
                 ),
             )
 
+    def onlookers(self, kind: Kind, document: RoundMembers | PastRounds) -> None:
+        """Tell those who look on, in a packet that this broker carries."""
+        name, most = self._topic(kind), self._control.limits.packet_bytes
+        payload = fitting(document, None if most is None else most - PACKET_OVERHEAD)
+        self.retain(name, self._signer.story(name, payload))
+
+    def retain(self, name: str, payload: bytes) -> None:
+        """Publish what is to be heard by whoever comes later."""
+        self._publish(name, payload, retain=True)
+
+    def _new_will(self) -> Will:
+        name, status = self._topic(Kind.COORD_STATUS), self._status("offline", "The coordinator is gone.")
+        return Will(name, self._signer.will(name, encode_story(status)))
+
     def _status(self, state: Literal["online", "offline"], text: str) -> CoordinatorStatus:
         return CoordinatorStatus(
             federation=self._federation, epoch=self._epoch, state=state, refused=self.refused, text=text
         )
 
-    def _retain(self, kind: Kind, document: Story) -> None:
-        self._publish(self._topic(kind), encode_story(document), retain=True)
+    def _tell(self, kind: Kind, document: Story, *, retain: bool = True) -> None:
+        name = self._topic(kind)
+        self._publish(name, self._signer.story(name, encode_story(document)), retain=retain)
 
     def _publish(self, name: str, payload: bytes, *, retain: bool) -> None:
         self._control.publish(name, payload, retain=retain)

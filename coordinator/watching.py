@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from common import topics
+from common.chronicle import PastRounds, RoundMembers
 from common.errors import PeerError
 from common.messages import (
     CoordinatorStatus,
@@ -17,17 +18,28 @@ from common.messages import (
 from common.topics import Kind
 from coordinator.wording import headline
 
-Watched: TypeAlias = CoordinatorStatus | RoundStatus | ReleaseStatus | DeviceStatus | StoryEvent
+Watched: TypeAlias = (
+    CoordinatorStatus | RoundStatus | ReleaseStatus | DeviceStatus | StoryEvent | RoundMembers | PastRounds
+)
 DOCUMENTS: Mapping[Kind, type[Watched]] = {
     Kind.COORD_STATUS: CoordinatorStatus,
     Kind.COORD_ROUND: RoundStatus,
     Kind.COORD_RELEASE: ReleaseStatus,
     Kind.COORD_EVENT: StoryEvent,
+    Kind.COORD_MEMBERS: RoundMembers,
+    Kind.COORD_ROUNDS: PastRounds,
     Kind.DEV_STATUS: DeviceStatus,
     Kind.DEV_EVENT: StoryEvent,
 }
 """What the picture is made of, by topic."""
 KEPT_EVENTS = 50
+_PLACES: Mapping[type[Watched], str] = {
+    CoordinatorStatus: "coordinator",
+    RoundStatus: "round",
+    RoundMembers: "members",
+    PastRounds: "past",
+    ReleaseStatus: "release",
+}
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,8 @@ class Picture:
     connection: str = "connecting"
     coordinator: CoordinatorStatus | None = None
     round: RoundStatus | None = None
+    members: RoundMembers | None = None
+    past: PastRounds | None = None
     release: ReleaseStatus | None = None
     devices: Mapping[str, DevicePicture] = field(default_factory=dict)
     events: tuple[tuple[float, str], ...] = ()
@@ -68,13 +82,10 @@ def take(picture: Picture, document: Watched, at: float) -> Picture:
     sentence = news(picture, document)
     if sentence and not _is_drawn(picture, document):
         picture = replace(picture, events=(*picture.events, (at, sentence))[-KEPT_EVENTS:])
+    if (place := _PLACES.get(type(document))) is not None:
+        found: dict[str, Any] = {place: document}
+        return replace(picture, **found)
     match document:
-        case CoordinatorStatus():
-            return replace(picture, coordinator=document)
-        case RoundStatus():
-            return replace(picture, round=document)
-        case ReleaseStatus():
-            return replace(picture, release=document)
         case DeviceStatus() if not _is_late(picture, document):
             return _with_status(picture, document)
         case StoryEvent(fraction=float(), device=device) if device in picture.devices:
@@ -87,6 +98,8 @@ def news(picture: Picture, document: Watched) -> str:
     """Tell what a message adds to the picture; nothing where it only says again what is known."""
     if isinstance(document, StoryEvent):
         return f"{document.text} {headline(document.metrics)}".strip()
+    if isinstance(document, RoundMembers | PastRounds):
+        return ""
     if isinstance(document, DeviceStatus) and _is_late(picture, document):
         return ""
     known = _known(picture, document)
@@ -114,15 +127,9 @@ def _is_drawn(picture: Picture, document: Watched) -> bool:
     return isinstance(document, DeviceStatus) and isinstance(known, DeviceStatus) and known.state == document.state
 
 
-def _known(picture: Picture, document: Watched) -> Watched | None:
+def _known(picture: Picture, document: Watched) -> Any:
     """What stands in the place of a retained document now."""
-    match document:
-        case CoordinatorStatus():
-            return picture.coordinator
-        case RoundStatus():
-            return picture.round
-        case ReleaseStatus():
-            return picture.release
-        case DeviceStatus(device=device) if device in picture.devices:
-            return picture.devices[device].status
-    return None
+    if isinstance(document, DeviceStatus):
+        device = picture.devices.get(document.device)
+        return device.status if device else None
+    return getattr(picture, _PLACES[type(document)])

@@ -1,5 +1,6 @@
 """Figures and states in the words and colours of a table. Pure."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from common.messages import Metrics
@@ -12,6 +13,9 @@ HEADLINES = ("global_auc", "global_accuracy", "accuracy", "loss")
 
 GOOD = frozenset({"online", "reported", "committed"})
 BAD = frozenset({"offline", "declined", "failed", "refused", "missing", "abandoned"})
+
+
+BARS = "▁▂▃▄▅▆▇█"
 
 
 def styled(state: str) -> "Text":
@@ -50,10 +54,21 @@ def figures(metrics: Metrics) -> str:
 
 def headline(metrics: Metrics) -> str:
     """Write the two metrics that say most."""
-    order = [*(name for name in HEADLINES if name in metrics), *(name for name in metrics if name not in HEADLINES)]
-    return figures({name: metrics[name] for name in order[:2]})
+    return figures({name: metrics[name] for name in telling(metrics)[:2]})
+
+
+def telling(metrics: Metrics) -> list[str]:
+    """Name all metrics, the most telling first."""
+    return [*(name for name in HEADLINES if name in metrics), *(name for name in metrics if name not in HEADLINES)]
 
 
 def count(number: int, noun: str) -> str:
     """Write a number and its noun, which takes an s."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """Draw figures as bars of one row, from the lowest of them to the highest."""
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    top = len(BARS) - 1
+    return "".join(BARS[round((value - low) / (high - low) * top) if high > low else 0] for value in values)

@@ -16,7 +16,11 @@ from common.inbox import Inbox
 from common.learning import seam
 from common.learning.seam import BUILT_IN_MODELS, Examples
 from common.link import Down, Link, Up
+from common.signing import Signer, Verifier
+from common.tls import certificate_until, expiry_warning
 from device.config import DeviceConfig, read_config
+from device.fitness import MB, unfitness
+from device.health import ask_timedatectl, is_timesyncd_right, read_health
 from device.inference import find_interpreter
 
 BROKER_S = 5.0
@@ -64,6 +68,18 @@ def _state(config: DeviceConfig) -> Finding:
     return Finding("", "ok" if free_mb >= FREE_MB else "warn", text)
 
 
+def _health(config: DeviceConfig) -> Finding:
+    root = Path("/")
+    health = read_health(root, config.folder, clock=is_timesyncd_right(root) or ask_timedatectl())
+    if reason := unfitness(health, config.health):
+        return Finding("", "warn", f"would sit rounds out: {reason}; see 'health'")
+    heat = "" if health.temperature_c is None else f"{health.temperature_c:.0f} °C, "
+    clock = {True: "right", False: "not synchronised", None: "unknown"}[health.clock_synchronised]
+    memory_mb = (health.memory_free_bytes or 0) // MB
+    text = f"fit to train: {heat}{memory_mb:,} MB of memory free; clock: {clock}"
+    return Finding("", "warn" if health.clock_synchronised is False else "ok", text)
+
+
 def _images(config: DeviceConfig) -> Finding:
     if config.data == DataConfig():
         return Finding("", "warn", "no data is configured: this device serves, but cannot train")
@@ -104,11 +120,23 @@ def _serving(config: DeviceConfig) -> Finding:
     return Finding("", "ok", f"{package} {_version(package)}, serving.process is {config.serving.process}")
 
 
+def _identity(config: DeviceConfig) -> Finding:
+    Signer(config.signing), Verifier(config.signing)
+    until = certificate_until(config.broker.tls)
+    if until is None:
+        return Finding(
+            "", "ok", "no certificate is configured, nothing is signed" if config.signing is None else "signs"
+        )
+    day = time.strftime("%Y-%m-%d", time.gmtime(until))
+    warning = expiry_warning(until)
+    return Finding("", "warn" if warning else "ok", warning or f"the certificate lasts until {day}")
+
+
 def _broker(config: DeviceConfig) -> Finding:
     inbox = Inbox()
     where = f"{config.broker.host}:{config.broker.port}"
     reasons: list[str] = []
-    link = Link("check", f"fedpi-{config.federation}-check-{config.device}", config.broker, inbox.put)
+    link = Link("check", f"fedpi-{config.federation}-check-{config.device}", config.broker, inbox)
     link.start()
     try:
         end = time.monotonic() + BROKER_S
@@ -137,9 +165,11 @@ def _version(package: str) -> str:
 
 _QUESTIONS: tuple[tuple[str, Callable[[DeviceConfig], Finding]], ...] = (
     ("state folder", _state),
+    ("health", _health),
     ("images", _images),
     ("models", _models),
     ("trainer", _trainer),
     ("serving", _serving),
+    ("identity", _identity),
     ("broker", _broker),
 )

@@ -10,6 +10,7 @@ import click
 
 from common.command import Commands, console, json_option, print_json, table, verbose_option
 from common.errors import DataError
+from common.learning.commands import evaluate, export, train
 
 if TYPE_CHECKING:
     from device.config import DeviceConfig
@@ -26,16 +27,25 @@ def main() -> None:
     """Take part in a federation: train on this machine's own images, serve the released model."""
 
 
+for _command in (train, evaluate, export):
+    main.add_command(_command)
+
+
 @main.command()
 @config_option
+@click.option("--no-serving", is_flag=True, help="Leave serving to `serve`, whatever serving.process says.")
 @verbose_option
-def run(config_path: Path) -> None:
+def run(config_path: Path, no_serving: bool) -> None:
     """Run the device until it is stopped."""
+    import msgspec
+
     from device.config import read_config
     from device.daemon import Daemon
     from device.store import DeviceStore, hold
 
     config = read_config(config_path)
+    if no_serving:
+        config = msgspec.structs.replace(config, serving=msgspec.structs.replace(config.serving, process="off"))
     with hold(config.folder / "lock", "another device process runs"):
         Daemon(config, DeviceStore(config.folder)).serve(_until_stopped())
 
@@ -75,6 +85,28 @@ def check(config_path: Path, as_json: bool) -> None:
             for detail in finding.details:
                 console().print(f"{finding.check}: {detail}")
     sys.exit(next((finding.exit_code for finding in findings if finding.exit_code), 0))
+
+
+@main.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "--config-folder",
+    type=click.Path(path_type=Path),
+    default="/etc/fedpi",
+    show_default=True,
+    help="Where to install.",
+)
+def join(bundle: Path, config_folder: Path) -> None:
+    """Install BUNDLE, the file that `fedpi-broker enroll` made: identity and configuration of this device."""
+    from device.joining import join as install
+
+    joined = install(bundle, config_folder)
+    name, federation = joined.bundle.name, joined.bundle.federation
+    if joined.is_renewal:
+        console().print(f"{name} of federation {federation} has its new certificate, in {joined.folder}.")
+        return
+    console().print(f"This is {name} of federation {federation} now: {joined.config}, keys in {joined.folder}.")
+    console().print(f"Delete {bundle}: it holds the keys. Next: fedpi-device check --config {joined.config}")
 
 
 @main.command()

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from common.config import BrokerConfig, Config, DataConfig, TransferConfig, load
+from common.config import BrokerConfig, Config, DataConfig, SigningConfig, TransferConfig, load
 from common.messages import DeviceId
 
 
@@ -28,6 +28,17 @@ class ServingConfig(Config, frozen=True):
     max_image_bytes: Annotated[int, msgspec.Meta(ge=1024, le=2**26)] = 2**24
 
 
+class HealthConfig(Config, frozen=True):
+    """When the device sits rounds out; null: never for that reason. A training that runs is never ended by it."""
+
+    max_temperature_c: Annotated[float, msgspec.Meta(ge=0, le=200)] | None = 80.0
+    """Where a Raspberry Pi begins to slow its processor down."""
+    min_memory_mb: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] | None = 200
+    min_disk_mb: Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)] | None = 200
+    sit_out_when_throttled: bool = True
+    """Also while the voltage is too low."""
+
+
 class DeviceConfig(Config, frozen=True):
     """The whole file. `state` is the folder of models, updates and the release."""
 
@@ -35,11 +46,13 @@ class DeviceConfig(Config, frozen=True):
     device: DeviceId
     state: str
     broker: BrokerConfig = BrokerConfig()
+    signing: SigningConfig | None = None
     data: DataConfig = DataConfig()
     models: dict[str, str] = {}  # noqa: RUF012 - msgspec copies defaults
     """Models of your own that the coordinator may name, each as `package.module:function`."""
     trainer: TrainerConfig = TrainerConfig()
     serving: ServingConfig = ServingConfig()
+    health: HealthConfig = HealthConfig()
     transfer: TransferConfig = TransferConfig()
 
     @property

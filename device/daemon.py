@@ -6,11 +6,17 @@ All state belongs to the thread that calls `serve`. TensorFlow never enters this
 import logging
 import threading
 import time
+from typing import TypeVar
+
+from msgspec.structs import replace
 
 from common import topics
+from common.bundle import COORDINATOR
 from common.chunks import decode_head, layout_of, ref_of
-from common.errors import FedpiError, PeerError
+from common.errors import DiskFullError, FedpiError, PeerError
+from common.health import Health
 from common.inbox import Inbox
+from common.journal import tags
 from common.link import Broken, Denied, Down, Received, Room, Subscribed, Up
 from common.messages import (
     Chunk,
@@ -27,9 +33,13 @@ from common.messages import (
     decode,
     decode_story,
 )
+from common.notify import Pulse
+from common.signing import Verifier
 from common.topics import Kind
 from device import session as sessions
 from device.config import DeviceConfig
+from device.fitness import unfitness
+from device.health import HealthWatch
 from device.jobs import Done, Failure, Job, Progress, TrainingProcess
 from device.serving_child import ServingChild
 from device.session import CancelJob, DropUpdate, Event, Fetch, Session, Speak, Stage, StartJob
@@ -37,6 +47,7 @@ from device.store import DeviceStore
 from device.voice import Voice
 
 log = logging.getLogger(__name__)
+Document = TypeVar("Document")
 
 TICK_S = 0.1
 HEARTBEAT_S = 30.0
@@ -52,9 +63,13 @@ class Daemon:
         self._config = config
         self._store = store
         self._inbox = Inbox()
-        self._voice = Voice(config, store, self._inbox.put)
+        self._pulse = Pulse()
+        self._voice = Voice(config, store, self._inbox)
+        self._verifier = Verifier(config.signing, config.folder / "heard.json")
         self._trainer = TrainingProcess(config.trainer, self._inbox.put)
         self._serving = ServingChild(config)
+        self._health = HealthWatch(config.folder, self._inbox.put)
+        self._ailment = ""
         self._session = Session(config.device)
         self._epoch = ""
         self._release: ReleaseStatus | None = None
@@ -70,6 +85,7 @@ class Daemon:
         self._session = sessions.resume(self._config.device, offer, time.monotonic())
         self._voice.upload.offer(offer.update if offer else None)
         self._voice.start()
+        self._health.start()
         try:
             while not stop.is_set():
                 event = self._inbox.get(TICK_S)
@@ -81,13 +97,18 @@ class Daemon:
                     self._next_tick = now + TICK_S
                     self._tick(now)
         finally:
+            self._pulse.stopping()
+            self._health.stop()
             self._serving.stop()
             self._trainer.stop()
             self._voice.stop()
 
     def _tick(self, now: float) -> None:
+        self._pulse.beat(now, self._session.doing)
         self._trainer.tick(now)
         self._step(sessions.Tick(), now)
+        self._fetched(self._voice.downloads.retry(now), now)
+        self._judge(now)
         self._voice.ask(now)
         if (ended := self._serving.tick(now)) is not None:
             self._voice.serving_ended(ended)
@@ -97,7 +118,7 @@ class Daemon:
         if now >= self._next_heartbeat:
             self._next_heartbeat = now + HEARTBEAT_S
             self._voice.status(self._session.doing)
-            for ref in self._needed():  # one that a full disk kept out gets another chance
+            for ref in self._needed():  # one that a failing disk kept out gets another chance
                 self._fetch(ref, now)
 
     def _on(self, event: object, now: float) -> None:
@@ -111,6 +132,8 @@ class Daemon:
                 self._voice.upload.publish()
             case Progress():
                 self._voice.progress(event)
+            case Health():
+                self._examine(event, now)
             case Done() | Failure():
                 if self._trainer.settle(event, now):
                     self._trained(event, now)
@@ -134,6 +157,22 @@ class Daemon:
             case Broken(error=error):
                 raise error
 
+    def _examine(self, health: Health, now: float) -> None:
+        """Let the device sit rounds out while it is unfit; a warm trainer gives its memory back, which may be all."""
+        self._ailment = unfitness(health, self._config.health, self._ailment)
+        self._voice.health = health
+        if self._ailment and not self._trainer.is_busy:
+            self._trainer.stop()
+        self._judge(now)
+
+    def _judge(self, now: float) -> None:
+        """Sit rounds out as well while the global model has no room, and say so."""
+        reason, health = self._ailment or self._voice.downloads.trouble, self._voice.health
+        if health is not None and health.unfit != reason:
+            self._voice.health = replace(health, unfit=reason)
+        if reason != self._session.unfitness:
+            self._step(sessions.Examined(reason), now)
+
     # ---- what arrives -----------------------------------------------------------------------
 
     def _receive(self, message: Received, now: float) -> None:
@@ -145,15 +184,18 @@ class Daemon:
                 self._fetched(self._voice.downloads.take(decode(message.payload, Chunk), now), now)
                 self._voice.ask(now)
             case Kind.DEV_CMD:
-                self._obey(decode(message.payload, Command), now)
+                self._obey(decode(self._verifier.wire(message.topic, message.payload, COORDINATOR), Command), now)
             case Kind.COORD_STATUS:
-                self._greet(decode_story(message.payload, CoordinatorStatus), now)
+                self._greet(self._read(message, CoordinatorStatus), now)
             case Kind.COORD_ROUND:
-                self._step(sessions.Pointed(decode_story(message.payload, RoundStatus)), now)
+                self._step(sessions.Pointed(self._read(message, RoundStatus)), now)
             case Kind.COORD_RELEASE:
-                self._follow(decode_story(message.payload, ReleaseStatus), now)
+                self._follow(self._read(message, ReleaseStatus), now)
             case _:
                 raise PeerError(f"nobody speaks to a device on a {address.kind.value} topic")
+
+    def _read(self, message: Received, kind: type[Document]) -> Document:
+        return decode_story(self._verifier.story(message.topic, message.payload, COORDINATOR), kind)
 
     def _obey(self, command: Invite | Want | Receipt | Refusal, now: float) -> None:
         if command.device != self._config.device:
@@ -217,7 +259,7 @@ class Daemon:
         self._voice.downloads.only({needed.id for needed in self._needed()} | {ref.id})
         try:
             is_here = self._voice.downloads.begin(ref, now)
-        except FedpiError as error:  # a full disk, or a ref that breaks the limits
+        except FedpiError as error:  # a failing disk, or a ref that breaks the limits
             log.warning("cannot fetch blob %s: %s", ref.id[:8], error)
             return
         self._fetched(ref.id if is_here else None, now)
@@ -225,12 +267,20 @@ class Daemon:
     def _fetched(self, blob: str | None, now: float) -> None:
         if blob is None:
             return
-        release = self._release
-        if release is not None and release.model.id == blob and not self._store.has_installed(release):
-            self._store.install(release)
-            self._voice.installed(release)
+        if self._release is not None and self._release.model.id == blob:
+            self._install(self._release)
         self._store.models.keep({needed.id for needed in self._needed()} | {blob} | self._store.releases())
         self._step(sessions.Fetched(blob), now)
+
+    def _install(self, release: ReleaseStatus) -> None:
+        if self._store.has_installed(release):
+            return
+        try:
+            self._store.install(release)
+        except DiskFullError as error:  # the next heartbeat tries again
+            log.warning("release=%s not installed, the one before serves on: %s", release.release, error)
+            return
+        self._voice.installed(release)
 
     def _train(self, invite: Invite, now: float) -> None:
         models = self._store.models
@@ -240,7 +290,8 @@ class Daemon:
             plan=invite.plan,
             base=str(models.body(invite.base.id)),
             head=str(models.head_path(invite.base.id)),
-            out=str(self._store.update_draft),
+            out=str(self._store.begin_draft()),
+            personal=str(self._store.folder / "personal"),
             data=self._config.data,
             models=self._config.models,
         )
@@ -251,7 +302,8 @@ class Daemon:
         if task is None or task.invite is None or task.round != outcome.round or task.stage is not Stage.TRAINING:
             return
         if isinstance(outcome, Failure):
-            log.error("round=%d training failed: %s", outcome.round, outcome.reason)
+            extra = tags("training-failed", device=self._config.device)
+            log.error("round=%d training failed: %s", outcome.round, outcome.reason, extra=extra)
             self._voice.failed(outcome)
             self._step(sessions.TrainingFailed(outcome.round, outcome.reason), now)
             return

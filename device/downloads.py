@@ -1,16 +1,28 @@
 """Blobs on their way from the coordinator to this device."""
 
+import logging
+
 from common.blobs import BlobStore
 from common.config import TransferConfig
+from common.errors import DiskFullError
 from common.inflow import Inflow
 from common.link import Link
 from common.messages import Chunk, Ref, Want
 from common.topics import Kind, topic
 from common.transfer import Patience
 
+log = logging.getLogger(__name__)
+
+RETRY_S = 5.0
+"""How often a transfer that found the disk full looks whether there is room by now."""
+NO_ROOM = "its disk is full"
+
 
 class Downloads:
-    """At most a few transfers. While one runs, the device listens to that blob's topic, and to no other."""
+    """At most a few transfers. While one runs, the device listens to that blob's topic, and to no other.
+
+    One that finds the disk full waits, and keeps what it has; `trouble` says so until it is complete.
+    """
 
     def __init__(self, device: str, federation: str, transfer: TransferConfig, blobs: BlobStore, bulk: Link) -> None:
         self._device = device
@@ -21,16 +33,37 @@ class Downloads:
         self._bulk = bulk
         self._inflows: dict[str, Inflow] = {}
         self._listening: set[str] = set()
+        self._waiting: dict[str, Ref] = {}
+        self._retry_at = 0.0
+
+    @property
+    def trouble(self) -> str:
+        """Why a transfer does not go on, nothing where all do."""
+        return NO_ROOM if self._waiting else ""
 
     def begin(self, ref: Ref, now: float) -> bool:
-        """Fetch `ref`; returns True when it is here already. Raises PeerError for a ref that breaks the limits."""
+        """Fetch `ref`; returns True when it is here already. Raises PeerError for a ref that breaks the limits.
+
+        Raises WorkError when the disk fails, except for one that is full.
+        """
         if self._blobs.has(ref.id):
             return True
         if ref.id not in self._inflows:
             sources = self._blobs.complete()
-            self._inflows[ref.id] = Inflow(ref, self._blobs, self._patience, now=now, sources=sources)
+            try:
+                self._inflows[ref.id] = Inflow(ref, self._blobs, self._patience, now=now, sources=sources)
+            except DiskFullError as error:
+                self._wait(ref, error, now)
+                return False
             self._bulk.subscribe(self._topic(ref.id))
         return self._complete(ref.id, self._inflows[ref.id]) is not None
+
+    def retry(self, now: float) -> str | None:
+        """Go on, now and then, with what found the disk full; returns a blob's id if that completes it."""
+        if not self._waiting or now < self._retry_at:
+            return None
+        self._retry_at = now + RETRY_S
+        return next((ref.id for ref in list(self._waiting.values()) if self.begin(ref, now)), None)
 
     def listen(self) -> None:
         """Subscribe again: the connection is a new one."""
@@ -48,7 +81,12 @@ class Downloads:
         inflow = self._inflows.get(chunk.blob)
         if inflow is None:
             return None  # published for others, or a straggler of a transfer that is complete
-        inflow.take(chunk, now)
+        try:
+            inflow.take(chunk, now)
+        except DiskFullError as error:
+            self._end(chunk.blob)
+            self._wait(inflow.ref, error, now)
+            return None
         return self._complete(chunk.blob, inflow)
 
     def wishes(self, now: float) -> list[Want]:
@@ -64,13 +102,22 @@ class Downloads:
         """End every transfer that is not of one of `blobs`."""
         for blob in self._inflows.keys() - blobs:
             self._end(blob)
+        for blob in self._waiting.keys() - blobs:
+            del self._waiting[blob]
 
     def _complete(self, blob: str, inflow: Inflow) -> str | None:
         if not inflow.is_complete:
             return None
         inflow.finish()
         self._end(blob)
+        self._waiting.pop(blob, None)
         return blob
+
+    def _wait(self, ref: Ref, error: DiskFullError, now: float) -> None:
+        if ref.id not in self._waiting:
+            log.warning("no room for blob %s of %d bytes: %s", ref.id[:8], ref.size, error)
+        self._waiting[ref.id] = ref
+        self._retry_at = now + RETRY_S
 
     def _end(self, blob: str) -> None:
         del self._inflows[blob]

@@ -25,7 +25,10 @@ log = logging.getLogger(__name__)
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One local training: from the packed weights in `base`, described by the head in `head`, to `out`."""
+    """One local training: from the packed weights in `base`, described by the head in `head`, to `out`.
+
+    What stays on the device is in the folder `personal`.
+    """
 
     round: int
     device: str
@@ -33,6 +36,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     base: str
     head: str
     out: str
+    personal: str
     data: DataConfig
     models: dict[str, str]
 

@@ -16,10 +16,14 @@ import numpy as np
 from common.chunks import decode_head, ref_of
 from common.config import DataConfig
 from common.errors import FedpiError, WorkError
-from common.learning.seam import Learner, Site, build, load
+from common.files import disk_error
+from common.learning.course import chart, hold_out
+from common.learning.personal import overlay, places
+from common.learning.seam import Examples, Learner, Site, build, load
 from common.messages import FIGURE_MAX, Metrics, ModelChoice, Plan
 from common.weights import Spec, Tensor, difference, unpack
 from device.jobs import Done, Failure, Job, JobEvent, Progress
+from device.personal import PersonalLayers
 
 _Emit = Callable[[JobEvent], None]
 
@@ -38,15 +42,21 @@ class Workshop:
         if (reason := difference(spec, learner.spec())) is not None:
             raise WorkError(f"the model that is built here is not the global one: {reason}")
         site = self._site_for(job.data, learner.image_size)
-        metrics = _evaluate(learner, base, site) if job.plan.evaluate else {}
+        own, layers = places(spec, job.plan), PersonalLayers(Path(job.personal), job.plan.model)
+        start = overlay(spec, base, layers.read()) if own else base
+        validation = hold_out(site.train, job.plan.validation_share)[1]
+        metrics = _evaluate(learner, start, site, validation) if job.plan.evaluate else {}
+        epochs = chart(job.plan, len(site.train) - len(validation)).epochs
 
         def on_epoch(epoch: int, figures: Mapping[str, float]) -> None:
-            emit(Progress(job.round, epoch, job.plan.epochs, _finite(figures)))
+            emit(Progress(job.round, epoch, max(epochs, epoch), _finite(figures)))
 
-        trained = learner.train(base, site, _seeded(job), on_epoch)
+        trained = learner.train(start, site, _seeded(job), on_epoch)
         if trained.num_examples < 1:
             raise WorkError("the training used no example, so its update has no weight")
-        _write_update(Path(job.out), base, trained.weights)
+        _write_update(Path(job.out), base, [base[n] if n in own else t for n, t in enumerate(trained.weights)])
+        if own:
+            layers.keep({spec[place].name: trained.weights[place] for place in sorted(own)})
         emit(Done(job.round, trained.num_examples, _finite({**metrics, **trained.metrics})))
 
     def _learner_for(self, job: Job) -> Learner:
@@ -74,24 +84,34 @@ def _seeded(job: Job) -> Plan:
     return msgspec.structs.replace(job.plan, seed=job.plan.seed * 1_000_003 + offset)
 
 
-def _evaluate(learner: Learner, weights: list[Tensor], site: Site) -> dict[str, float]:
-    """Measure the global model on images that are never trained on."""
-    if not len(site.unseen):
-        return {}
+def _evaluate(learner: Learner, weights: list[Tensor], site: Site, validation: Examples) -> dict[str, float]:
+    """Measure the model that the round begins with on images that are never trained on.
+
+    The unseen ones tell how good it is, those held out for validation which round's is the best.
+    """
     from common.learning.evaluation import evaluate, summarise
 
-    probabilities = learner.predict(weights, site.unseen.images)
-    return {f"global_{name}": value for name, value in summarise(evaluate(probabilities, site.unseen.labels)).items()}
+    figures: dict[str, float] = {}
+    for prefix, examples in (("global_", site.unseen), ("global_validation_", validation)):
+        if len(examples):
+            found = summarise(evaluate(learner.predict(weights, examples.images), examples.labels))
+            figures |= {f"{prefix}{name}": value for name, value in found.items()}
+    return figures
 
 
 def _write_update(out: Path, base: list[Tensor], local: list[Tensor]) -> None:
     """Write local - base, tensor by tensor; whole-number tensors are not averaged, so their update is zero."""
-    with out.open("wb") as file:
-        for before, after in zip(base, local, strict=True):
-            change = after - before if before.dtype.kind == "f" else np.zeros_like(before)
-            if change.dtype.kind == "f" and not np.isfinite(change).all():
-                raise WorkError("training ended with numbers that are not finite; lower the learning rate")
-            file.write(np.ascontiguousarray(change, before.dtype).data)
+    try:
+        with out.open("r+b" if out.exists() else "wb") as file:  # an earlier update's file: cheaper to write over
+            for before, after in zip(base, local, strict=True):
+                change = after - before if before.dtype.kind == "f" else np.zeros_like(before)
+                if change.dtype.kind == "f" and not np.isfinite(change).all():
+                    raise WorkError("training ended with numbers that are not finite; lower the learning rate")
+                file.write(np.ascontiguousarray(change, before.dtype).data)
+            file.truncate()
+    except OSError as error:
+        out.unlink(missing_ok=True)  # a full disk needs its room
+        raise disk_error(f"{out}: cannot write the update", error) from error
 
 
 def _finite(figures: Mapping[str, float]) -> dict[str, float]:

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import secrets
 import signal
 import sys
 import threading
@@ -18,11 +19,14 @@ from pathlib import Path
 import msgspec
 
 from common.blobs import read_verified
-from common.command import LOG_FORMAT
+from common.command import set_up_logging
 from common.errors import DataError, FedpiError, WorkError
 from common.inbox import Inbox
+from common.journal import tags
 from common.link import Broken, Denied, Down, Link, Received, Up
 from common.messages import Prediction, StoryEvent, clip, encode_story
+from common.notify import Pulse
+from common.signing import Signer
 from common.topics import STORY_ROOT, WIRE_ROOT, Kind, topic
 from device.config import DeviceConfig
 from device.inference import Classifier
@@ -49,6 +53,11 @@ class Shelf:
         self.classifier: Classifier | None = None
         self.reason = NOT_YET
         """Why there is no classifier."""
+
+    @property
+    def state(self) -> str:
+        """What is served, for people."""
+        return f"release {self.classifier.release} is served" if self.classifier else self.reason
 
     def look(self) -> tuple[str, str] | None:
         """Load what is new on disk; returns the event and the sentence that tell people of it."""
@@ -93,8 +102,9 @@ class Serving:
         self._config = config
         self._inbox = Inbox(limit_bytes=WAITING_BYTES + 2 * config.serving.max_image_bytes)
         self._dropped = 0
-        name = f"fedpi-{config.federation}-serve-{config.device}"
-        self._link = Link("serving", name, config.broker, self._inbox.put)
+        self._signer = Signer(config.signing, int(time.time()))
+        name = f"fedpi-{config.federation}-serve-{config.device}-{secrets.token_hex(4)}"
+        self._link = Link("serving", name, config.broker, self._inbox)
         self._is_up = False
         self._news: StoryEvent | None = None
         self._shelf = Shelf(config.folder, config.serving.threads)
@@ -103,6 +113,7 @@ class Serving:
 
     def serve(self, stop: threading.Event) -> None:
         """Serve until `stop` is set."""
+        pulse = Pulse()
         self._look(time.monotonic())
         self._link.start()
         try:
@@ -110,7 +121,9 @@ class Serving:
                 self._on(self._inbox.get(POLL_S))
                 if (now := time.monotonic()) >= self._look_at:
                     self._look(now)
+                pulse.beat(now, self._shelf.state)
         finally:
+            pulse.stopping()
             self._link.drain(DRAIN_S)
             self._link.stop()
 
@@ -140,15 +153,15 @@ class Serving:
             log.warning("dropped=%d requests, more came than could wait", self._dropped)
         if (news := self._shelf.look()) is not None:
             event, text = news
-            log.log(logging.INFO if event == "release-served" else logging.ERROR, "%s", text)
-            self._news = StoryEvent(
-                event=event, device=self._config.device, text=clip(f"{self._config.device}: {text}")
-            )
+            device, level = self._config.device, logging.INFO if event == "release-served" else logging.ERROR
+            log.log(level, "%s", text, extra=tags(event, device=device))
+            self._news = StoryEvent(event=event, device=device, text=clip(f"{device}: {text}"))
             self._tell()
 
     def _tell(self) -> None:
         if self._is_up and self._news is not None:
-            self._link.publish(self._topic(Kind.DEV_EVENT), encode_story(self._news))
+            name = self._topic(Kind.DEV_EVENT)
+            self._link.publish(name, self._signer.story(name, encode_story(self._news)))
             self._news = None
 
     # ---- requests ---------------------------------------------------------------------------
@@ -163,7 +176,8 @@ class Serving:
         else:
             wanted, answer = own, self._refusal(request.payload, FOREIGN_ANSWER)
         log.debug("request=%s ok=%s %s", answer.request, answer.ok, answer.text)
-        self._link.publish(wanted, encode_story(answer), correlation=request.correlation)
+        signed = self._signer.story(wanted, encode_story(answer))
+        self._link.publish(wanted, signed, correlation=request.correlation)
 
     def _predict(self, image: bytes) -> Prediction:
         classifier, limit = self._shelf.classifier, self._config.serving.max_image_bytes
@@ -224,7 +238,7 @@ def serve(config: DeviceConfig, stop: threading.Event) -> None:
 
 def main() -> None:
     """Serve for the daemon: the first line of stdin is the configuration, its end is the end of the daemon."""
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+    set_up_logging(is_verbose=False)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the daemon too, which ends us in order

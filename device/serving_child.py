@@ -7,6 +7,7 @@ import sys
 
 import msgspec
 
+from common.journal import tags
 from device.config import DeviceConfig
 from device.jobs import cause_of
 from device.store import current_release
@@ -44,7 +45,7 @@ class ServingChild:
         self._wait_s = WAIT_S if is_steady else min(max(2 * self._wait_s, WAIT_S), WAIT_MAX_S)
         self._start_at = now + self._wait_s
         text = f"The serving process ended by itself ({cause_of(code)}); it starts again in {self._wait_s:g} s."
-        log.error("%s", text)
+        log.error("%s", text, extra=tags("serving-ended", device=self._config.device))
         return text
 
     def stop(self) -> None:

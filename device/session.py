@@ -25,6 +25,7 @@ class Stage(StrEnum):
     DELIVERED = "done with this round"
     FAILED = "unable to finish this round"
     REFUSED = "refused"
+    DECLINED = "sitting it out"
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,18 @@ class Task:
 
 @dataclass(frozen=True)
 class Session:
-    """The device's whole state: the round as the coordinator last told it, and the part in it."""
+    """The device's whole state: the round as the coordinator last told it, the part in it, why it takes none."""
 
     device: str
     pointer: RoundStatus | None = None
     task: Task | None = None
+    unfitness: str = ""
 
     @property
     def doing(self) -> str:
         """Say what the device does, for people."""
+        if self.unfitness and (self.task is None or self.task.stage is Stage.DECLINED):
+            return f"sitting rounds out: {self.unfitness}"
         return f"{self.task.stage.value}, round {self.task.round}" if self.task else "waiting for a round"
 
 
@@ -116,6 +120,13 @@ class WasRefused:
 
 
 @dataclass(frozen=True)
+class Examined:
+    """The device's health was read; `unfitness` says why it should sit rounds out, nothing where it is fit."""
+
+    unfitness: str
+
+
+@dataclass(frozen=True)
 class Reconnected:
     """The connection, or the coordinator behind it, is new: what was said last may be lost."""
 
@@ -125,7 +136,19 @@ class Tick:
     """Time passed."""
 
 
-Event = Pointed | Invited | Fetched | Trained | TrainingFailed | Wanted | Receipted | WasRefused | Reconnected | Tick
+Event = (
+    Pointed
+    | Invited
+    | Fetched
+    | Trained
+    | TrainingFailed
+    | Wanted
+    | Receipted
+    | WasRefused
+    | Examined
+    | Reconnected
+    | Tick
+)
 
 # ---- commands -------------------------------------------------------------------------------
 
@@ -172,7 +195,7 @@ def resume(device: str, offer: Offer | None, now: float) -> Session:
     return Session(device, None, Task(offer.round, Stage.OFFERING, None, offer, offer, now))
 
 
-def step(session: Session, event: Event, now: float) -> Step:  # noqa: C901, PLR0911 - one line an event, the table itself
+def step(session: Session, event: Event, now: float) -> Step:  # noqa: C901, PLR0911, PLR0912 - one line an event, the table itself
     """Take one event; returns the new state and what to do."""
     task = session.task
     match event:
@@ -195,6 +218,8 @@ def step(session: Session, event: Event, now: float) -> Step:  # noqa: C901, PLR
             return _stay(session, Stage.DELIVERED), ()
         case WasRefused(round=number) if task and task.round == number:
             return _stay(session, Stage.REFUSED), (CancelJob(), DropUpdate())
+        case Examined(unfitness=reason):
+            return _examined(replace(session, unfitness=reason), now)
         case Reconnected() if task and task.says:
             return _saying(session, task.stage, task.says, now)  # the patience of a silence begins anew as well
         case Tick() if task and task.says and now >= task.repeat_at:
@@ -218,7 +243,9 @@ def _pointed(session: Session, status: RoundStatus, now: float) -> Step:
         return _join(session, status, now, (*fetch, *ended))
     if task is not None and task.stage is not Stage.JOINING and status.phase == "selecting":
         # The coordinator lost its cohort to a power cut. Whoever is in the middle of it joins again.
-        if task.stage is Stage.REFUSED:
+        if task.stage is Stage.DECLINED and session.unfitness:
+            return session, fetch
+        if task.stage in {Stage.REFUSED, Stage.DECLINED}:
             return _join(replace(session, task=None), status, now, fetch)
         return session, (*fetch, Speak(CheckIn(device=session.device, round=status.round)))
     if task is not None and task.stage is Stage.DELIVERED and task.offer and _is_unknown(session.device, status):
@@ -237,6 +264,9 @@ def _join(session: Session, status: RoundStatus, now: float, before: tuple[Comma
     is_ours = status.phase == "selecting" or (status.phase == "reporting" and session.device in status.cohort)
     if session.task is not None or not is_ours or session.device in status.reported:
         return session, before
+    if session.unfitness:
+        session, say = _decline(session, status.round, now)
+        return session, (*before, *say)
     check_in = CheckIn(device=session.device, round=status.round)
     session = replace(session, task=Task(status.round, Stage.JOINING))
     session, say = _saying(session, Stage.JOINING, check_in, now)
@@ -252,6 +282,21 @@ def _invited(session: Session, invite: Invite) -> Step:
         return session, (accept,) if task.stage in {Stage.FETCHING, Stage.TRAINING} else ()
     session = replace(session, task=Task(invite.round, Stage.FETCHING, invite))
     return session, (accept, Fetch(invite.base))
+
+
+def _examined(session: Session, now: float) -> Step:
+    """Take back a check-in that the device is not fit to keep. What is being trained or delivered goes on."""
+    match session:
+        case Session(unfitness=str(reason), task=Task(stage=Stage.JOINING | Stage.FETCHING) as task) if reason:
+            return _decline(session, task.round, now)
+        case Session(unfitness="", pointer=RoundStatus(phase="selecting") as status, task=Task(stage=Stage.DECLINED)):
+            return _join(replace(session, task=None), status, now, ())
+    return session, ()
+
+
+def _decline(session: Session, number: int, now: float) -> Step:
+    decline = Decline(device=session.device, round=number, reason=clip(session.unfitness))
+    return _saying(replace(session, task=Task(number, Stage.DECLINED)), Stage.DECLINED, decline, now)
 
 
 def _stay(session: Session, stage: Stage) -> Session:

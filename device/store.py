@@ -10,7 +10,7 @@ import msgspec
 
 from common.blobs import BlobStore
 from common.errors import ConfigError, DataError, PeerError, WorkError
-from common.files import sync, write_atomic
+from common.files import disk_error, sync, write_atomic
 from common.messages import Label, Offer, ReleaseStatus, decode, encode
 
 log = logging.getLogger(__name__)
@@ -30,12 +30,17 @@ class DeviceStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.models = BlobStore(folder / "models")
-        self.updates = BlobStore(folder / "updates")
+        self.updates = BlobStore(folder / "updates", spare=folder / "spare.tmp")
 
     @property
     def update_draft(self) -> Path:
         """Where the trainer writes, on the file system of `updates`."""
         return self.folder / "update.tmp"
+
+    def begin_draft(self) -> Path:
+        """Make the draft ready for the trainer to write over."""
+        self.updates.recycle(self.update_draft)
+        return self.update_draft
 
     def offer(self) -> Offer | None:
         """Return the offer that an earlier process kept, if its update is here, whole."""
@@ -53,7 +58,7 @@ class DeviceStore:
         try:
             path.write_bytes(encode(offer))
         except OSError as error:
-            raise WorkError(f"{path}: cannot write: {error.strerror}") from error
+            raise disk_error(f"{path}: cannot write", error) from error
 
     def secure(self, offer: Offer) -> None:
         """Make update and offer durable: from here on they survive a power cut. Any thread may call it.

@@ -1,10 +1,12 @@
 """Everything that the device says: its two connections, its topics, its transfers."""
 
 import secrets
-from collections.abc import Callable
 from typing import Literal
 
-from common.link import Limits, Link, Will
+from common.health import Health
+from common.inbox import Inbox
+from common.limits import Limits
+from common.link import Link, Will
 from common.messages import (
     Accept,
     Bye,
@@ -15,12 +17,15 @@ from common.messages import (
     Hello,
     Offer,
     ReleaseStatus,
+    Story,
     StoryEvent,
     Want,
     clip,
     encode,
     encode_story,
 )
+from common.signing import Signer, next_epoch
+from common.tls import CertificateWatch
 from common.topics import Kind, topic
 from device.config import DeviceConfig
 from device.downloads import Downloads
@@ -32,18 +37,21 @@ from device.uploads import Upload
 class Voice:
     """The device's side of the wire. Two connections, so that bulk cannot delay messages or the will."""
 
-    def __init__(self, config: DeviceConfig, store: DeviceStore, deliver: Callable[[object], None]) -> None:
+    def __init__(self, config: DeviceConfig, store: DeviceStore, inbox: Inbox) -> None:
         self.refused = 0
         self._device = config.device
         self._federation = config.federation
-        self._nonce = secrets.token_hex(4)
+        self._nonce = ""
         release = current_release(config.folder)
         self.release = release.release if release else ""
         self.doing = ""
-        will = Will(self._topic(Kind.DEV_STATUS), encode_story(self._status("offline", "", "The connection broke.")))
-        name = f"fedpi-{config.federation}-dev-{config.device}"
-        self._control = Link("control", f"{name}-control", config.broker, deliver, will=will)
-        self._bulk = Link("bulk", f"{name}-bulk", config.broker, deliver)
+        self.health: Health | None = None
+        self._signer = Signer(config.signing, next_epoch(config.folder / "epoch") if config.signing else 0)
+        self._certificate = CertificateWatch(config.broker.tls)
+        # Nobody can take over a connection whose name nobody knows.
+        name, own = f"fedpi-{config.federation}-dev-{config.device}", secrets.token_hex(4)
+        self._control = Link("control", f"{name}-control-{own}", config.broker, inbox, will=self._new_will)
+        self._bulk = Link("bulk", f"{name}-bulk-{own}", config.broker, inbox)
         self.downloads = Downloads(config.device, config.federation, config.transfer, store.models, self._bulk)
         self.upload = Upload(config.device, config.federation, store.updates, self._bulk)
 
@@ -61,7 +69,7 @@ class Voice:
         """Say goodbye and disconnect."""
         self.say(Bye(device=self._device, nonce=self._nonce))
         status = self._status("offline", "", "The device stopped.")
-        self._control.publish(self._topic(Kind.DEV_STATUS), encode_story(status), retain=True)
+        self._tell(Kind.DEV_STATUS, status, retain=True)
         self._control.drain(2.0)
         self._control.stop()
         self._bulk.stop()
@@ -83,7 +91,8 @@ class Voice:
 
     def say(self, message: Hello | Bye | CheckIn | Accept | Decline | Failed | Offer | Want) -> None:
         """Send a message to the coordinator."""
-        self._control.publish(self._topic(Kind.DEV_SAY), encode(message))
+        name = self._topic(Kind.DEV_SAY)
+        self._control.publish(name, self._signer.wire(name, encode(message)))
 
     def ask(self, now: float) -> None:
         """Ask for what the downloads need."""
@@ -93,8 +102,8 @@ class Voice:
     def status(self, doing: str) -> None:
         """Tell people what the device does."""
         self.doing = doing
-        status = self._status("online", doing, f"{self._device} is {doing}.")
-        self._control.publish(self._topic(Kind.DEV_STATUS), encode_story(status), retain=True)
+        text = clip(f"{self._device} is {doing}. {self._certificate.warning()}".strip())
+        self._tell(Kind.DEV_STATUS, self._status("online", doing, text), retain=True)
 
     def progress(self, progress: Progress) -> None:
         """Tell people how far the training is."""
@@ -116,9 +125,15 @@ class Voice:
         """Tell people that the serving process ended by itself."""
         self._event("serving-ended", 0, text)
 
+    def _new_will(self) -> Will:
+        """Draw the nonce of the next connection, so that a late will of an earlier one is known by its own."""
+        self._nonce = secrets.token_hex(4)
+        name, status = self._topic(Kind.DEV_STATUS), self._status("offline", "", "The connection broke.")
+        return Will(name, self._signer.will(name, encode_story(status)))
+
     def _event(self, event: str, round_: int, text: str, **more: object) -> None:
         story = StoryEvent(event=event, round=round_, device=self._device, text=clip(text), **more)  # type: ignore[arg-type]
-        self._control.publish(self._topic(Kind.DEV_EVENT), encode_story(story))
+        self._tell(Kind.DEV_EVENT, story)
 
     def _status(self, state: Literal["online", "offline"], doing: str, text: str) -> DeviceStatus:
         return DeviceStatus(
@@ -129,7 +144,12 @@ class Voice:
             release=self.release,
             refused=self.refused,
             text=text,
+            health=self.health if state == "online" else None,
         )
+
+    def _tell(self, kind: Kind, document: Story, *, retain: bool = False) -> None:
+        name = self._topic(kind)
+        self._control.publish(name, self._signer.story(name, encode_story(document)), retain=retain)
 
     def _topic(self, kind: Kind) -> str:
         return topic(kind, self._federation, device=self._device)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from msgspec import inspect
 
-from common import chunks, messages, topics, weights
+from common import chronicle, chunks, health, messages, topics, weights
 from common.config import BrokerConfig, TransferConfig
 from common.messages import Chunk, Invite, ModelChoice, Offer, Plan, Ref, RoundStatus, Want
 from coordinator import events, story
@@ -33,7 +33,7 @@ WORDS = {
 SECTIONS = {"broker": BrokerConfig, "round": RoundConfig, "serving": ServingConfig, "transfer": TransferConfig}
 STRUCTS: dict[str, Any] = {
     name: found
-    for module in (messages, chunks, weights)
+    for module in (messages, health, chronicle, chunks, weights)
     for name, found in vars(module).items()
     if isinstance(found, type) and issubclass(found, msgspec.Struct) and found.__module__ == module.__name__
     if not name.startswith("_")
@@ -308,6 +308,7 @@ STAGE_PLAYS: dict[str, sessions.Event] = {
     "Want": sessions.Wanted(UPDATE.id),
     "the base is here": sessions.Fetched(BASE.id),
     "the update is on disk": sessions.Trained(OFFER),
+    "its health forbids training": sessions.Examined("too hot"),
     "the training failed": sessions.TrainingFailed(1, "x"),
 }
 

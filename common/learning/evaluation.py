@@ -26,6 +26,8 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     """Share of the positives that were found."""
     specificity: float | None
     """Share of the negatives that were left alone."""
+    f1: float | None
+    """2 TP / (2 TP + FP + FN)."""
     true_negatives: int
     false_positives: int
     false_negatives: int
@@ -49,6 +51,7 @@ def evaluate(probabilities: NDArray[np.float64], labels: Labels) -> Evaluation:
         auc=_auc(probabilities, labels),
         sensitivity=_share(tp, tp + fn),
         specificity=_share(tn, tn + fp),
+        f1=_share(2 * tp, 2 * tp + fp + fn),
         true_negatives=tn,
         false_positives=fp,
         false_negatives=fn,
@@ -70,6 +73,16 @@ def roc_points(probabilities: NDArray[np.float64], labels: Labels) -> list[tuple
 
     false_rates, true_rates, _ = roc_curve(labels, probabilities)
     return [(float(x), float(y)) for x, y in zip(false_rates, true_rates, strict=True)]
+
+
+def precision_recall_points(probabilities: NDArray[np.float64], labels: Labels) -> list[tuple[float, float]]:
+    """Give the curve as (recall, precision) from recall 1 to (0, 1); empty for one class."""
+    if not _has_both(labels):
+        return []
+    from sklearn.metrics import precision_recall_curve
+
+    precisions, recalls, _ = precision_recall_curve(labels, probabilities)
+    return [(float(x), float(y)) for x, y in zip(recalls, precisions, strict=True)]
 
 
 def _auc(probabilities: NDArray[np.float64], labels: Labels) -> float | None:

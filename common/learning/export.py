@@ -1,21 +1,18 @@
-"""A trained Keras model as TFLite for the fleet, and the measure of how far the two agree.
-
-Only `write` needs TensorFlow; `agreement` runs on the interpreter that the devices have.
-"""
+"""TFLite models on the interpreter that the devices have, and the measure of how far they agree with Keras."""
 
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import ConfigError, DataError, WorkError
-from common.files import write_atomic
+from common.errors import ConfigError, DataError
 from common.learning.quiet import quiet
 from common.learning.seam import Images
 
+Variant: TypeAlias = Literal["float32", "float16", "dynamic", "int8"]
 INTERPRETERS = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter")
 
 
@@ -26,34 +23,6 @@ class Agreement:
     images: int
     max_difference: float
     other_labels: int
-
-
-def write(model: Any, folder: Path) -> Path:
-    """Write `model.keras` and `model.tflite` into `folder`; returns the latter.
-
-    The TFLite file takes one float32 image `[1, size, size, 3]` of pixels 0..255, gives `[1, 1]`, and
-    holds built-in operators only, so that the bare interpreter of a device runs it. Raises WorkError.
-    """
-    from common.learning.framework import ConverterError, tf
-
-    shape = (1, *model.input_shape[1:])
-    call = tf.function(lambda pixels: model(pixels, training=False), (tf.TensorSpec(shape, tf.float32, "pixels"),))
-    held = tf.Module()  # the converter finds the variables to freeze through it: it does not know Keras 3's
-    held.variables_to_freeze = [variable.value for variable in model.variables]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        model.save(folder / "model.keras")
-        with quiet():
-            converter = tf.lite.TFLiteConverter.from_concrete_functions([call.get_concrete_function()], held)
-            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-            content = converter.convert()
-    except ConverterError as error:
-        raise WorkError(f"the model has no TFLite form with built-in operators: {str(error)[:300]}") from error
-    except OSError as error:
-        raise WorkError(f"{folder}: cannot write the model: {error.strerror or error}") from error
-    path = folder / "model.tflite"
-    write_atomic(path, content)
-    return path
 
 
 def agreement(probabilities: NDArray[np.float64], path: Path, images: Images) -> Agreement:
@@ -69,7 +38,7 @@ def agreement(probabilities: NDArray[np.float64], path: Path, images: Images) ->
 
 def predict(path: Path, images: Images) -> NDArray[np.float64]:
     """Probabilities `[n]` by the TFLite file at `path`. Raises as `agreement` does."""
-    interpreter = _interpreter(path)
+    interpreter = interpret(path)
     given, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     probabilities = np.empty(len(images))
     for place, image in enumerate(images):
@@ -79,7 +48,8 @@ def predict(path: Path, images: Images) -> NDArray[np.float64]:
     return probabilities
 
 
-def _interpreter(path: Path) -> Any:
+def interpret(path: Path, threads: int | None = None) -> Any:
+    """Load a TFLite file into the interpreter that is installed. Raises as `agreement` does."""
     for name in INTERPRETERS:
         try:
             module = importlib.import_module(name)
@@ -87,9 +57,9 @@ def _interpreter(path: Path) -> Any:
             continue
         try:
             with quiet():
-                interpreter = module.Interpreter(str(path))
+                interpreter = module.Interpreter(str(path), num_threads=threads)
                 interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise DataError(f"{path}: not a TFLite model: {error}") from error
+            raise DataError(f"{path}: not a TFLite model: {str(error)[:300]}") from error
         return interpreter
     raise ConfigError("no TFLite interpreter is installed; install fedpi[inference]")

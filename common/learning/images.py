@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 MAX_FILE_BYTES = 2**26
 MAX_PIXELS = 2**25
 """A file of a few kilobytes can claim billions of pixels, and a pixel takes 4 bytes once or twice over."""
+FILE_COLUMNS = ("file", "filename", "file_name", "filepath", "file_path", "path", "image", "image_path")
+LABEL_COLUMNS = ("label", "class", "target")
+"""What a CSV's columns may be called, the first that it has counts."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,22 @@ def load_site(data: DataConfig, image_size: int) -> Site:
         raise DataError(
             f"{_train_source(data)}: all usable images to train on are labelled {only!r}; add some of {other!r}"
         )
+    return site
+
+
+def load_unseen(data: DataConfig, image_size: int) -> Site:
+    """Load what to evaluate on: what `data.unseen` names or, without it, all of `data`; `train` is empty.
+
+    One label is enough. Raises ConfigError for a folder or CSV that is not there, DataError where no image is usable.
+    """
+    try:
+        items = _find_unseen(data) if data.unseen else _find_train(data, set())
+    except OSError as error:
+        raise ConfigError(f"data: {error.filename}: {error.strerror}; correct the path or its rights") from error
+    skipped: list[str] = []
+    site = Site(_read([], image_size, []), _read(items, image_size, skipped), tuple(skipped))
+    if not len(site.unseen):
+        raise DataError(f"{data.unseen or _train_source(data)}: no usable image; add JPEG or PNG files")
     return site
 
 
@@ -133,7 +152,7 @@ def find_labelled(folder: Path, label_names: Sequence[str]) -> list[Labelled]:
 
 
 def read_label_csv(path: Path, images: Path | None, label_names: Sequence[str]) -> list[Labelled]:
-    """Read a CSV with the columns `file` and `label`, sorted by name.
+    """Read a CSV with the columns `file` and `label` (or see FILE_COLUMNS and LABEL_COLUMNS), sorted by name.
 
     A file is sought beside the CSV and in `images`; a label is one of `label_names` in any case,
     or 0 or 1. Raises DataError that names the line.
@@ -215,15 +234,19 @@ def _rows(path: Path) -> list[tuple[int, str, str]]:
             lines = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: it is no CSV in UTF-8 ({error}); save it as UTF-8 with commas") from error
-    if not {"file", "label"} <= set(header):
+    file_column, label_column = (_column(header, names) for names in (FILE_COLUMNS, LABEL_COLUMNS))
+    if file_column is None or label_column is None:
         raise DataError(f"{path}, line 1: the header is {','.join(header)[:80]!r}; it must be 'file,label'")
-    file_column, label_column = header.index("file"), header.index("label")
     rows = []
     for number, row in lines:
         if len(row) != len(header):
             raise DataError(f"{path}, line {number}: it has {len(row)} columns where the header has {len(header)}")
         rows.append((number, row[file_column].strip(), row[label_column].strip()))
     return rows
+
+
+def _column(header: Sequence[str], names: Sequence[str]) -> int | None:
+    return next((header.index(name) for name in names if name in header), None)
 
 
 def _numbers(label_names: Sequence[str]) -> dict[str, int]:

@@ -4,7 +4,7 @@ Importing this module loads TensorFlow.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import ConfigError, DataError, WorkError
-from common.learning import export
+from common.learning import conversion, keras_files
 from common.learning.augmentation import Augmentation, draw
+from common.learning.course import Course, Patience, balance, batches, chart, hold_out
+from common.learning.evaluation import evaluate
+from common.learning.export import Variant
 from common.learning.framework import keras, tf
+from common.learning.keras_step import Batch, Pull, Stepper
 from common.learning.seam import Examples, Images, OnEpoch, Site, Trained
 from common.messages import Plan
 from common.weights import Spec, Tensor, spec_of
@@ -43,6 +47,7 @@ class KerasLearner:
         *,
         augmentation: Augmentation = NO_AUGMENTATION,
         label_smoothing: float = 0.0,
+        warm_up_steps: int = WARM_UP_STEPS,
         pretrain: Callable[[Any], None] | None = None,
     ) -> None:
         """Raise ConfigError where the model's input or output is not as above."""
@@ -50,14 +55,13 @@ class KerasLearner:
         self._model = model
         self._augmentation = augmentation
         self._label_smoothing = label_smoothing
+        self._warm_up_steps = warm_up_steps
         self._pretrain = pretrain
-        self._optimizer = keras.optimizers.Adam()
-        self._optimizer.build(model.trainable_variables)
-        pixels = tf.TensorSpec((None, self.image_size, self.image_size, 3), tf.uint8)
-        changes = (tf.TensorSpec((None, 8), tf.float32), tf.TensorSpec((None,), tf.float32))
-        # One trace serves every batch size and every training of a warm process.
-        self._step = tf.function(self._train_batch, (pixels, tf.TensorSpec((None,), tf.float32), *changes))
-        self._forward = tf.function(self._predict_batch, (pixels,))
+        self._norms = [(layer, layer.trainable) for layer in _norms(model)]
+        self._steppers: dict[tuple[bool, ...], Stepper] = {}
+        self._forward = tf.function(
+            self._predict_batch, (tf.TensorSpec((None, self.image_size, self.image_size, 3), tf.uint8),)
+        )
 
     def spec(self) -> Spec:
         """Name every tensor by its place and layer, without the numbers that Keras counts up in a process."""
@@ -74,102 +78,153 @@ class KerasLearner:
         return _values(fresh)
 
     def read(self, path: Path) -> list[Tensor]:
-        """Read a `.keras` or `.weights.h5` file. Raises DataError where it is none or of another model."""
+        """Read a `.keras`, `.weights.h5`, `.h5` or `.npz` file. Raises DataError where it is none or of another model.
+
+        Tensors are matched by the names of their layers; where these differ, by their places, as Keras does.
+        """
         if not path.is_file():
             raise DataError(f"{path}: there is no such file")
+        weights, count = self.lay_over(_values(self._model), path)
+        if count == len(weights):
+            return weights
         try:
             self._model.load_weights(path)
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{path}: holds no weights of this model: {_first_line(error)}") from error
         return _values(self._model)
 
+    def lay_over(self, weights: list[Tensor], path: Path) -> tuple[list[Tensor], int]:
+        """Put the tensors of a file over those of the same layer and shape; returns how many there were as well."""
+        return keras_files.lay_over(self._model, weights, path)
+
+    def save(self, weights: list[Tensor], path: Path) -> None:
+        """Write a `.keras` or `.h5` (whole models), `.weights.h5` or `.npz` file. Raises ConfigError or WorkError."""
+        self._model.set_weights(weights)
+        keras_files.save(self._model, path)
+
     def train(self, weights: list[Tensor], site: Site, plan: Plan, on_epoch: OnEpoch) -> Trained:
-        """Train `plan.epochs` epochs. Raises WorkError where the loss or a weight stops being finite."""
-        self._start(weights, plan)
-        rng = np.random.default_rng(plan.seed)
+        """Train as `plan` says. Raises WorkError where the loss or a weight stops being finite."""
+        train, validation = hold_out(site.train, plan.validation_share)
+        course = chart(plan, len(train))
+        patience = Patience(plan.patience if len(validation) else 0)
+        training = _Training(plan, course, self._start(weights, plan), train)
         metrics: dict[str, float] = {}
-        for epoch in range(1, plan.epochs + 1):
-            metrics = self._train_epoch(site.train, plan, epoch, rng)
-            if not np.isfinite(metrics["loss"]):
-                raise WorkError(
-                    f"the loss is not finite in epoch {epoch}; try a learning rate below {plan.learning_rate:g}"
-                )
+        best: tuple[list[Tensor], dict[str, float]] | None = None
+        for epoch in range(1, course.epochs + 1):
+            metrics = {**self._train_epoch(training, epoch), **self._validate(validation)}
             on_epoch(epoch, metrics)
-        trained = _values(self._model)
+            patience = patience.after(epoch, metrics.get("validation_loss", np.inf))
+            if patience.limit and patience.epoch == epoch:
+                best = _values(self._model), metrics
+            if patience.is_over:
+                break
+        trained, metrics = best or (_values(self._model), metrics)
         if not all(np.isfinite(tensor).all() for tensor in trained):
             raise WorkError(f"the weights are not finite; try a learning rate below {plan.learning_rate:g}")
-        return Trained(trained, len(site.train), metrics)
+        return Trained(trained, len(train), metrics)
 
     def predict(self, weights: list[Tensor], images: Images) -> NDArray[np.float64]:
         """Probabilities `[n]` of the positive label."""
         self._model.set_weights(weights)
-        starts = range(0, len(images), PREDICT_BATCH)
-        parts = [self._forward(images[start : start + PREDICT_BATCH]).numpy() for start in starts]
-        return np.concatenate([np.empty(0), *parts]).astype(np.float64)
+        return self._predict(images)
 
     def export(self, weights: list[Tensor], folder: Path) -> Path:
         """Write `model.tflite` (float32, batch 1, pixels 0..255) and `model.keras`. Raises WorkError."""
         self._model.set_weights(weights)
-        return export.write(self._model, folder)
+        return conversion.write(self._model, folder)
 
-    def _start(self, weights: list[Tensor], plan: Plan) -> None:
+    def convert(self, weights: list[Tensor], variant: Variant, images: Images) -> bytes:
+        """Convert to a TFLite variant, calibrated on `images` where it is int8. Raises ConfigError or WorkError."""
+        self._model.set_weights(weights)
+        return conversion.convert(self._model, variant, images)
+
+    def _start(self, weights: list[Tensor], plan: Plan) -> Stepper:
         """Forget all that an earlier training in this process left behind."""
         self._model.set_weights(weights)
         shared = {id(variable) for variable in self._model.weights}
         others = [variable for variable in self._model.variables if id(variable) not in shared]
         for place, variable in enumerate(others):  # the counters of the model's random layers, such as dropout
             variable.assign(np.full(variable.shape, (plan.seed + place) % 2**32, variable.dtype))
-        for variable in self._optimizer.variables:
-            variable.assign(np.zeros(variable.shape, variable.dtype))
+        stepper = self._stepper(plan)
+        stepper.reset()
+        return stepper
 
-    def _train_epoch(self, examples: Examples, plan: Plan, epoch: int, rng: np.random.Generator) -> dict[str, float]:
-        order = rng.permutation(len(examples))
-        starts = range(0, len(order), plan.batch_size)
-        warm_up = min(WARM_UP_STEPS, plan.epochs * len(starts) // 2)
-        totals = np.zeros(2)
-        for step, start in enumerate(starts, (epoch - 1) * len(starts) + 1):
-            self._optimizer.learning_rate = plan.learning_rate * min(1, step / max(warm_up, 1))
-            batch = order[start : start + plan.batch_size]
-            changes = draw(self._augmentation, rng, len(batch), self.image_size)
-            labels = examples.labels[batch].astype(np.float32)
-            totals += self._step(examples.images[batch], labels, changes.transforms, changes.gains).numpy()
-        loss, accuracy = totals / len(order)
+    def _stepper(self, plan: Plan) -> Stepper:
+        """Take the step whose trace fits what `plan` trains: one each for BatchNorm trained or not, pulled or not."""
+        for layer, as_built in self._norms:
+            layer.trainable = as_built if plan.batch_norm == "model" else plan.batch_norm != "frozen"
+        is_proximal = plan.proximal_mu > 0
+        key = (is_proximal, *(layer.trainable for layer, _ in self._norms))
+        if key not in self._steppers:
+            self._steppers[key] = Stepper(self._model, self.image_size, self._label_smoothing, is_proximal=is_proximal)
+        return self._steppers[key]
+
+    def _train_epoch(self, training: "_Training", epoch: int) -> dict[str, float]:
+        plan, course, train = training.plan, training.course, training.examples
+        warm_up = min(self._warm_up_steps, course.steps // 2)
+        pull = Pull(plan.proximal_mu, plan.clip_norm)
+        totals, count = np.zeros(2), 0
+        places = batches(len(train), plan.batch_size, training.rng)
+        first = (epoch - 1) * course.per_epoch + 1
+        for step, batch in zip(range(first, first + course.steps_of(epoch)), places, strict=False):
+            changes = draw(self._augmentation, training.rng, len(batch), self.image_size)
+            labels = train.labels[batch].astype(np.float32)
+            given = Batch(train.images[batch], labels, training.weights[batch], changes)
+            totals += training.stepper.step(given, plan.learning_rate * min(1, step / max(warm_up, 1)), pull)
+            count += len(batch)
+        loss, accuracy = totals / count
+        if not np.isfinite(loss):
+            raise WorkError(
+                f"the loss is not finite in epoch {epoch}; try a learning rate below {plan.learning_rate:g}"
+            )
         return {"loss": float(loss), "accuracy": float(accuracy)}
 
-    def _train_batch(self, images: Any, labels: Any, transforms: Any, gains: Any) -> Any:
-        """One step of the optimizer; returns the batch's summed loss and its number of right answers."""
-        pixels = _change(tf.cast(images, tf.float32), transforms, gains)
-        smooth = labels * (1 - self._label_smoothing) + self._label_smoothing / 2
-        with tf.GradientTape() as tape:
-            probabilities = self._model(pixels, training=True)[:, 0]
-            losses = keras.losses.binary_crossentropy(smooth[:, None], probabilities[:, None])
-            penalty = tf.add_n(self._model.losses) if self._model.losses else 0.0
-            loss = tf.reduce_mean(losses) + penalty
-        variables = self._model.trainable_variables
-        self._optimizer.apply(tape.gradient(loss, variables), variables)
-        right = tf.equal(probabilities >= 0.5, labels >= 0.5)
-        return tf.stack([tf.reduce_sum(losses), tf.reduce_sum(tf.cast(right, tf.float32))])
+    def _validate(self, examples: Examples) -> dict[str, float]:
+        if not len(examples):
+            return {}
+        found = evaluate(self._predict(examples.images), examples.labels)
+        figures = {"loss": found.loss, "accuracy": found.accuracy, "auc": found.auc}
+        return {f"validation_{name}": value for name, value in figures.items() if value is not None}
+
+    def _predict(self, images: Images) -> NDArray[np.float64]:
+        starts = range(0, len(images), PREDICT_BATCH)
+        parts = [self._forward(images[start : start + PREDICT_BATCH]).numpy() for start in starts]
+        return np.concatenate([np.empty(0), *parts]).astype(np.float64)
 
     def _predict_batch(self, images: Any) -> Any:
         return self._model(tf.cast(images, tf.float32), training=False)[:, 0]
+
+
+class _Training:
+    """What stays the same from epoch to epoch."""
+
+    def __init__(self, plan: Plan, course: Course, stepper: Stepper, examples: Examples) -> None:
+        self.plan, self.course, self.stepper, self.examples = plan, course, stepper, examples
+        self.rng = np.random.default_rng(plan.seed)
+        self.weights = balance(examples.labels) if plan.class_weights else np.ones(len(examples), np.float32)
 
 
 def _values(model: Any) -> list[Tensor]:
     return [variable.value.numpy() for variable in model.weights]
 
 
-def _change(pixels: Any, transforms: Any, gains: Any) -> Any:
-    """Apply drawn changes; what comes in from beyond the border repeats the border's pixels."""
-    moved = tf.raw_ops.ImageProjectiveTransformV3(
-        images=pixels,
-        transforms=transforms,
-        output_shape=tf.shape(pixels)[1:3],
-        fill_value=0.0,
-        interpolation="BILINEAR",
-        fill_mode="NEAREST",
-    )
-    mean = tf.reduce_mean(moved, axis=(1, 2, 3), keepdims=True)
-    return tf.clip_by_value(mean + (moved - mean) * gains[:, None, None, None], 0.0, 255.0)
+def _leaves(model: Any) -> Iterator[Any]:
+    """The layers of `model` in order, those of models within it too."""
+    for layer in model.layers:
+        if hasattr(layer, "layers"):
+            yield from _leaves(layer)
+        else:
+            yield layer
+
+
+def _norms(model: Any) -> list[Any]:
+    """The BatchNorm layers that a plan may train: those behind the first layer that is trained."""
+    is_behind, found = False, []
+    for layer in _leaves(model):
+        is_behind = is_behind or bool(layer.trainable_variables)
+        if is_behind and isinstance(layer, keras.layers.BatchNormalization):
+            found.append(layer)
+    return found
 
 
 def _first_line(error: Exception) -> str:

@@ -19,13 +19,25 @@ if TYPE_CHECKING:
 Fraction = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 
 
+WarmUp = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+
+
 class SimpleCnn(Config, frozen=True):
     """Options of `simple_cnn`. Sizes in pixels."""
 
     image_size: Annotated[int, msgspec.Meta(ge=16, le=1024)] = 128
     dropout: Fraction = 0.0
     label_smoothing: Fraction = 0.0
+    warm_up_steps: WarmUp = 100
+    """Steps over which the learning rate rises to its height, at most half of a training's."""
     augmentation: Augmentation = Augmentation()
+
+
+class ExtraDenseCnn(SimpleCnn, frozen=True):
+    """Options of `extra_dense_cnn`. Sizes in pixels."""
+
+    freeze: bool = True
+    """Whether the layers before the first extra one stay as they are."""
 
 
 class MobileNetV2(Config, frozen=True):
@@ -41,32 +53,67 @@ class MobileNetV2(Config, frozen=True):
     """`frozen` keeps the pretrained statistics and scales; `trained` trains those of the trained layers."""
     dropout: Fraction = 0.2
     label_smoothing: Fraction = 0.0
+    warm_up_steps: WarmUp = 100
     augmentation: Augmentation = Augmentation()
 
 
 def simple_cnn(options: Mapping[str, Any]) -> "KerasLearner":
     """Three blocks of convolution and max-pooling (8, 16, 32 filters), then dense 32 and 1. Raises ConfigError."""
     chosen = convert(dict(options), SimpleCnn, "options of simple_cnn")
+    return _learner([*_blocks(chosen), *_top(chosen)], chosen)
+
+
+def extra_dense_cnn(options: Mapping[str, Any]) -> "KerasLearner":
+    """`simple_cnn` with a convolution more behind its blocks and a dense layer more before its last.
+
+    The shared layers have the same names and shapes as in `simple_cnn`; the further ones are `extra_conv`
+    and `extra_dense`. The plan's `personal: ["*/extra_*"]` keeps these on the device; without it they are
+    averaged as well. Raises ConfigError.
+    """
+    chosen = convert(dict(options), ExtraDenseCnn, "options of extra_dense_cnn")
+    from common.learning.framework import keras
+
+    blocks = _blocks(chosen)
+    for layer in blocks[1:]:
+        layer.trainable = not chosen.freeze
+    flatten, dense, dropout, last = _top(chosen)
+    extra_conv = keras.layers.Conv2D(32, 3, padding="same", activation="relu", name="extra_conv")
+    extra_dense = keras.layers.Dense(32, activation="relu", name="extra_dense")
+    return _learner([*blocks, extra_conv, flatten, dense, dropout, extra_dense, last], chosen)
+
+
+def _blocks(chosen: SimpleCnn) -> list[Any]:
+    from common.learning.framework import keras
+
+    layers: list[Any] = [keras.Input((chosen.image_size, chosen.image_size, 3)), keras.layers.Rescaling(1 / 255)]
+    for place, filters in enumerate((8, 16, 32), 1):
+        layers += [
+            keras.layers.Conv2D(filters, 3, padding="same", activation="relu", name=f"conv{place}"),
+            keras.layers.MaxPooling2D(name=f"pool{place}"),
+        ]
+    return layers
+
+
+def _top(chosen: SimpleCnn) -> list[Any]:
+    from common.learning.framework import keras
+
+    return [
+        keras.layers.Flatten(name="flatten"),
+        keras.layers.Dense(32, activation="relu", name="dense"),
+        keras.layers.Dropout(chosen.dropout, name="dropout"),
+        keras.layers.Dense(1, activation="sigmoid", name="probability"),
+    ]
+
+
+def _learner(layers: list[Any], chosen: SimpleCnn) -> "KerasLearner":
     from common.learning.framework import keras
     from common.learning.keras_learner import KerasLearner
 
-    layers: list[Any] = [
-        keras.Input((chosen.image_size, chosen.image_size, 3)),
-        keras.layers.Rescaling(1 / 255),
-    ]
-    for filters in (8, 16, 32):
-        layers += [
-            keras.layers.Conv2D(filters, 3, padding="same", activation="relu"),
-            keras.layers.MaxPooling2D(),
-        ]
-    layers += [
-        keras.layers.Flatten(),
-        keras.layers.Dense(32, activation="relu"),
-        keras.layers.Dropout(chosen.dropout),
-    ]
-    layers += [keras.layers.Dense(1, activation="sigmoid")]
     return KerasLearner(
-        keras.Sequential(layers), augmentation=chosen.augmentation, label_smoothing=chosen.label_smoothing
+        keras.Sequential(layers),
+        augmentation=chosen.augmentation,
+        label_smoothing=chosen.label_smoothing,
+        warm_up_steps=chosen.warm_up_steps,
     )
 
 
@@ -89,9 +136,9 @@ def mobilenet_v2(options: Mapping[str, Any]) -> "KerasLearner":
             keras.Input((chosen.image_size, chosen.image_size, 3)),
             keras.layers.Rescaling(1 / 127.5, offset=-1),
             backbone,
-            keras.layers.GlobalAveragePooling2D(),
-            keras.layers.Dropout(chosen.dropout),
-            keras.layers.Dense(1, activation="sigmoid"),
+            keras.layers.GlobalAveragePooling2D(name="average"),
+            keras.layers.Dropout(chosen.dropout, name="dropout"),
+            keras.layers.Dense(1, activation="sigmoid", name="probability"),
         ]
     )
 
@@ -102,6 +149,7 @@ def mobilenet_v2(options: Mapping[str, Any]) -> "KerasLearner":
         model,
         augmentation=chosen.augmentation,
         label_smoothing=chosen.label_smoothing,
+        warm_up_steps=chosen.warm_up_steps,
         pretrain=pretrain if chosen.weights else None,
     )
 

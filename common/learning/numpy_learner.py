@@ -27,8 +27,9 @@ class NumpyOptions(Config, frozen=True):
     """Of all tensors together, in float32: shared out evenly, the first tensors take what is left over."""
     frozen_tensors: Count = 0
     """How many of the first tensors a training leaves as they are."""
-    work: Literal["add"] = "add"
-    """What an epoch does: add to every other tensor a constant that follows from the plan's seed."""
+    work: Literal["add", "noise"] = "add"
+    """What an epoch adds to every other tensor: a constant that follows from the plan's seed, or numbers from -0.5
+    to 0.5 drawn by it, so that no two chunks of an update are alike."""
     sleep_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 0.0
     """Seconds that an epoch lasts."""
     fail: bool = False
@@ -80,13 +81,17 @@ class NumpyLearner:
         """Do the work of the options, once an epoch. Raises WorkError where the options say so."""
         if self._options.fail:
             raise WorkError("this trainer was told to fail")
+        rng = np.random.Generator(np.random.PCG64(plan.seed))
         step = np.float32((plan.seed % 1000 + 1) / 1024)
         trained = [np.array(tensor, np.float32) for tensor in weights]
         metrics: dict[str, float] = {}
         for epoch in range(1, plan.epochs + 1):
             time.sleep(self._options.sleep_s)
             for tensor in trained[self._options.frozen_tensors :]:
-                np.add(tensor, step, out=tensor)
+                noise = (
+                    rng.random(tensor.shape, np.float32) - np.float32(0.5) if self._options.work == "noise" else step
+                )
+                np.add(tensor, noise, out=tensor)
             metrics = {"loss": 1 / (1 + epoch)}
             on_epoch(epoch, metrics)
         return Trained(list(trained), len(site.train), metrics)

@@ -9,7 +9,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ Labels: TypeAlias = NDArray[np.int64]
 
 BUILT_IN_MODELS: Mapping[str, str] = {
     "simple_cnn": "common.learning.models:simple_cnn",
+    "extra_dense_cnn": "common.learning.models:extra_dense_cnn",
     "mobilenet_v2": "common.learning.models:mobilenet_v2",
     "numpy": "common.learning.numpy_learner:numpy_learner",
 }
@@ -87,6 +88,23 @@ class Learner(Protocol):
 
     def export(self, weights: list[Tensor], folder: Path) -> Path:
         """Write `model.tflite` and `model.keras` into `folder`; returns the TFLite file. Raises WorkError."""
+
+
+@runtime_checkable
+class FileLearner(Learner, Protocol):
+    """A learner whose weights go into files of the framework's own: what the offline commands need besides."""
+
+    def save(self, weights: list[Tensor], path: Path) -> None:
+        """Write `weights` as the kind of file that the name of `path` ends in. Raises ConfigError or WorkError."""
+
+    def lay_over(self, weights: list[Tensor], path: Path) -> tuple[list[Tensor], int]:
+        """Put the tensors of a file over those of the same layer and shape; returns how many there were as well.
+
+        Raises DataError that names the file.
+        """
+
+    def convert(self, weights: list[Tensor], variant: str, images: Images) -> bytes:
+        """Convert to a TFLite `variant` (see `export.Variant`), calibrated on `images`. Raises WorkError."""
 
 
 def resolve(entry: str, key: str) -> Callable[..., Any]:

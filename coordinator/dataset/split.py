@@ -1,4 +1,4 @@
-"""Making a federation out of one folder: label CSVs for the coordinator and every site, no image copied.
+"""Making a federation out of one folder: label CSVs for the coordinator and every site.
 
 Near copies stay together. Within each label, groups are taken in the order of the SHA-256 of seed and
 name, and each goes to the part that is furthest behind its share (the Sainte-Laguë method, with images
@@ -9,8 +9,9 @@ Large groups tend to fall to large parts, which leaves few copies among the unse
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -19,9 +20,12 @@ from common.errors import ConfigError, DataError
 from common.files import write_atomic
 from common.learning.images import Labelled, find_labelled, open_image, read_image_file, write_label_csv
 from common.topics import NAME_PATTERN
+from coordinator.dataset.folders import COORDINATOR, write_folders
 from coordinator.dataset.near_copies import Fingerprint, distances, fingerprint, join
+from coordinator.dataset.partition import UNSEEN, Shares, Skew, label_shares
 
-COORDINATOR = "coordinator"
+DRAWS = 1000
+"""A skew is drawn again where a part would lack a label."""
 
 
 class SplitOptions(Config, frozen=True):
@@ -36,6 +40,13 @@ class SplitOptions(Config, frozen=True):
     seed: int = 0
     sites: tuple[str, ...] = ("rpi1", "rpi2")
     label_names: tuple[str, str] = ("no", "yes")
+    skew: Skew = "none"
+    alpha: float = 0.5
+    """Of the skew's Dirichlet distribution: the smaller, the further the sites are apart."""
+    keep_twins: bool = True
+    """Whether near copies stay in one part. A random split that parts them flatters every figure."""
+    layout: Literal["csv", "folders"] = "csv"
+    """`csv`: CSVs that name the files where they are; `folders`: copies as well (see `folders`)."""
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -78,7 +89,7 @@ class _Group(msgspec.Struct, frozen=True):
 
 
 def split(images: Path, out: Path, options: SplitOptions) -> SplitReport:
-    """Write `coordinator.csv`, `SITE.csv`, `SITE_unseen.csv` and `split.json` into `out`.
+    """Write `coordinator.csv`, `SITE.csv`, `SITE_unseen.csv` and `split.json` into `out`, or the layout `folders`.
 
     The CSVs name files relative to `images`, a folder with one folder a label. Raises ConfigError for
     options or a folder that cannot be, DataError where a part would lack a label, WorkError where `out`
@@ -92,7 +103,7 @@ def split(images: Path, out: Path, options: SplitOptions) -> SplitReport:
     except OSError as error:
         raise ConfigError(f"{error.filename}: {error.strerror}; correct the path or its rights") from error
     groups, exact_copies, skipped = _find_groups(items)
-    parts = _assign(groups, shares, options.seed)
+    parts = _deal(groups, shares, options)
     report = SplitReport(
         seed=options.seed,
         files=sum(len(group.items) for group in groups),
@@ -106,9 +117,12 @@ def split(images: Path, out: Path, options: SplitOptions) -> SplitReport:
         parts=tuple(_describe(name, found, options.label_names) for name, found in parts.items()),
     )
     _check_parts(images, report)
-    for name, found in parts.items():
-        rows = sorted((item.name, options.label_names[item.label]) for group in found for item in group.items)
-        write_label_csv(out / f"{name}.csv", rows)
+    items_of = {name: sorted((i for g in found for i in g.items), key=_name_of) for name, found in parts.items()}
+    if options.layout == "folders":
+        write_folders(out, items_of, options.label_names)
+    else:
+        for name, found_items in items_of.items():
+            write_label_csv(out / f"{name}.csv", [(i.name, options.label_names[i.label]) for i in found_items])
     write_atomic(out / "split.json", msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
     return report
 
@@ -129,10 +143,12 @@ def _part_shares(options: SplitOptions) -> dict[str, float]:
         raise ConfigError(f"shares: {options.shares} must not be negative, and must add up to 1")
     if not 0 <= options.unseen_share < 1:
         raise ConfigError(f"unseen_share: {options.unseen_share} must be at least 0 and below 1")
+    if not 0.001 <= options.alpha <= 1e6:
+        raise ConfigError(f"alpha: {options.alpha} must be from 0.001 to 1e6")
     shares = {COORDINATOR: options.shares[0]}
     for site, share in zip(options.sites, options.shares[1:], strict=True):
         shares[site] = share * (1 - options.unseen_share)
-        shares[f"{site}_unseen"] = share * options.unseen_share
+        shares[site + UNSEEN] = share * options.unseen_share
     return {name: share for name, share in shares.items() if share > 0}
 
 
@@ -167,17 +183,34 @@ def _group(items: list[Labelled]) -> _Group:
     return _Group(tuple(sorted(items, key=lambda item: item.name)), int(2 * positive > len(items)))
 
 
-def _assign(groups: Sequence[_Group], shares: dict[str, float], seed: int) -> dict[str, list[_Group]]:
+def _deal(groups: Sequence[_Group], even: Shares, options: SplitOptions) -> dict[str, list[_Group]]:
+    """Deal the groups out by the shares that the skew gives, in which no part lacks a label if that can be."""
+    if not options.keep_twins:
+        groups = [_Group((item,), item.label) for group in groups for item in group.items]
+    sites = [site for site in options.sites if site in even or site + UNSEEN in even]
+    seed = options.seed * DRAWS
+    for number in range(seed, seed + (1 if options.skew == "none" else DRAWS)):
+        parts = _assign(groups, label_shares(even, sites, options.skew, (number, options.alpha)), options.seed)
+        if all({group.label for group in found} == {0, 1} for found in parts.values()):
+            break
+    return parts
+
+
+def _assign(groups: Sequence[_Group], shares: Sequence[Mapping[str, float]], seed: int) -> dict[str, list[_Group]]:
     """Deal the groups of each label out to the parts."""
-    parts: dict[str, list[_Group]] = {name: [] for name in shares}
-    for label in (0, 1):
-        dealt = dict.fromkeys(shares, 0)
+    parts: dict[str, list[_Group]] = {name: [] for name in shares[0]}
+    for label, wanted in enumerate(shares):
+        dealt = dict.fromkeys(wanted, 0)
         for group in sorted((group for group in groups if group.label == label), key=lambda g: _rank(g, seed)):
             size = len(group.items)
-            behind = min(shares, key=lambda name: (dealt[name] + size / 2) / shares[name])
+            behind = min(wanted, key=lambda name: (dealt[name] + size / 2) / max(wanted[name], 1e-12))
             dealt[behind] += size
             parts[behind].append(group)
     return parts
+
+
+def _name_of(item: Labelled) -> str:
+    return item.name
 
 
 def _rank(group: _Group, seed: int) -> bytes:

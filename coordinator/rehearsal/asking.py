@@ -1,7 +1,6 @@
 """Asking the devices: image bytes go out over MQTT, predictions come back."""
 
 import hashlib
-import queue
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +8,8 @@ from dataclasses import dataclass
 from common import topics
 from common.config import BrokerConfig
 from common.errors import LinkError, PeerError, WorkError
-from common.link import Link, Received, Subscribed
+from common.inbox import Inbox
+from common.link import Link, Received, Subscribed, Up
 from common.messages import Prediction, decode_story
 from common.topics import Kind, topic
 
@@ -30,22 +30,17 @@ class Asker:
 
     def __init__(self, federation: str, broker: BrokerConfig) -> None:
         self._federation = federation
-        self._inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
-        self._link = Link("asker", f"fedpi-{federation}-asker", broker, self._inbox.put)
+        self._inbox = Inbox()
+        self._link = Link("asker", f"fedpi-{federation}-asker", broker, self._inbox)
 
     def start(self, devices: Mapping[str, object]) -> None:
         """Connect, and listen to the predictions of `devices`. Raises LinkError."""
         self._link.start()
-        deadline = time.monotonic() + ANSWER_S
-        while not self._link.limits.protocol:
-            if time.monotonic() > deadline:
-                raise LinkError("the broker does not answer")
-            time.sleep(0.02)
+        self._until(Up)
         for device in devices:
             self._link.subscribe(topic(Kind.DEV_PREDICTION, self._federation, device=device))
-        granted = 0
-        while granted < len(devices):
-            granted += isinstance(self._inbox.get(timeout=ANSWER_S), Subscribed)
+        for _ in devices:
+            self._until(Subscribed)
 
     def ask(self, device: str, image: bytes) -> Answer:
         """Send one image to `device` and wait for its answer. Raises WorkError when none comes."""
@@ -61,13 +56,16 @@ class Asker:
         """Disconnect."""
         self._link.stop()
 
+    def _until(self, kind: type) -> None:
+        deadline = time.monotonic() + ANSWER_S
+        while not isinstance(self._inbox.get(deadline - time.monotonic()), kind):
+            if time.monotonic() > deadline:
+                raise LinkError("the broker does not answer")
+
     def _await(self, device: str, request: str) -> Prediction | None:
         deadline = time.monotonic() + AGAIN_S
         while (left := deadline - time.monotonic()) > 0:
-            try:
-                event = self._inbox.get(timeout=left)
-            except queue.Empty:
-                return None
+            event = self._inbox.get(left)
             if not isinstance(event, Received):
                 continue
             try:

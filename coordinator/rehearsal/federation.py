@@ -19,6 +19,7 @@ from coordinator.store import Run, Store
 FEDERATION = "rehearsal"
 READY_S = 30.0
 STOP_S = 15.0
+NO_SETTINGS: Mapping[str, str] = {}
 
 
 class Process:
@@ -97,8 +98,11 @@ class Federation:
         """The `broker` section of every configuration."""
         return {"host": "127.0.0.1", "port": self.port}
 
-    def start_broker(self, kind: str) -> None:
-        """Start the embedded broker or Mosquitto, and wait until it takes connections."""
+    def start_broker(self, kind: str, settings: Mapping[str, str] = NO_SETTINGS) -> Process:
+        """Start the embedded broker or Mosquitto, and wait until it takes connections.
+
+        `settings` take the place of Mosquitto's own lines of those names; a restart keeps the file as it is.
+        """
         options = {
             "kind": kind,
             "port": self.port,
@@ -111,8 +115,12 @@ class Federation:
         else:
             del options["port_311"]
         config = self._write("broker", options)
-        if kind == "mosquitto":
+        conf = self.folder / "broker" / "mosquitto.conf"
+        if kind == "mosquitto" and not conf.exists():
             run(["broker", "init", "--config", str(config)], self.folder / "logs" / "broker-init.log")
+            lines = conf.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if line.partition(" ")[0] not in settings]
+            conf.write_text("\n".join([*kept, *map(" ".join, settings.items()), ""]), encoding="utf-8")
         broker = self._start("broker", ["broker", "run", "--config", str(config)])
         deadline = time.monotonic() + READY_S
         while not _listens(self.port):
@@ -120,6 +128,7 @@ class Federation:
             if time.monotonic() > deadline:
                 raise WorkError(f"the broker does not answer on port {self.port} (log: {broker.log})")
             time.sleep(0.05)
+        return broker
 
     def start_coordinator(self, options: Mapping[str, Any] | None = None) -> Process:
         """Start the coordinator; with no options, again with those of the last start."""

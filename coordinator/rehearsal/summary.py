@@ -1,5 +1,6 @@
 """The demo's and the benchmark's results, told to a person."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from common.learning.evaluation import Evaluation
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from coordinator.rehearsal.aggregation import Figures as AggregationFigures
     from coordinator.rehearsal.bench import Report as BenchReport
     from coordinator.rehearsal.demo import Report as DemoReport
 
@@ -73,6 +75,22 @@ def show_bench(report: "BenchReport", folder: Path, out: "Console") -> None:
     )
     out.print(table(columns, rows, title=f"{report.model_bytes / 1e6:.2f} MB model in {report.tensors} tensors"))
     out.print(f"report: {folder / 'report.json'}")
+
+
+def show_aggregation(found: "Sequence[AggregationFigures]", out: "Console") -> None:
+    """Print how long the strategies took."""
+    rows = [
+        (
+            f.strategy,
+            f"{f.cached_s:.2f}",
+            f"{f.cached_s / f.cached_reading_s:.1f}",
+            f"{f.disk_s:.2f}",
+            f"{f.disk_s / f.disk_reading_s:.1f}",
+            f"{f.peak_mb:.0f}",
+        )
+        for f in found
+    ]
+    out.print(table(("strategy", "s, cached", "x reading", "s, from disk", "x reading", "peak MB"), rows))
 
 
 def _figures(e: Evaluation) -> tuple[str, ...]:

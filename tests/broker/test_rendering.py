@@ -12,7 +12,7 @@ from broker.mosquitto import render_acl, render_conf
 from broker.settings import ServeConfig
 from common.config import load
 from common.errors import ConfigError
-from common.link import PACKET_OVERHEAD
+from common.limits import PACKET_OVERHEAD
 from common.topics import TABLE, Party, Topic
 
 BLOB = "0123456789abcdef"

@@ -1,5 +1,6 @@
 """Blobs on disk."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -27,6 +28,7 @@ def add(blobs: BlobStore, tmp_path: Path, body: bytes = BODY) -> Ref:
 
 
 def open_files() -> int:
+    gc.collect()  # what other tests left open is not ours to count
     return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count is all
 
 
@@ -175,3 +177,23 @@ def test_a_disk_that_fails_is_named(tmp_path: Path) -> None:
         target.add(tmp_path / "missing", None, CHUNK)
     with pytest.raises(DataError, match="cannot read"):
         target.read(ref, layout_of(ref), 1)
+
+
+def test_a_blob_written_over_a_spare_file_shows_nothing_of_it(tmp_path: Path) -> None:
+    source = store_of(tmp_path)
+    spare = tmp_path / "spare"
+    target = BlobStore(tmp_path / "target", spare=spare)
+    old = add(target, tmp_path, b"x" * (4 * CHUNK))
+    target.keep(())
+    assert spare.read_bytes() == b"x" * (4 * CHUNK)
+    body = b"a" * CHUNK + bytes(CHUNK) + b"b" * 10  # a chunk of zeros never travels
+    ref = add(source, tmp_path, body)
+    head, packed = source.head(ref), source.packed_head(ref.id)
+    assert target.prepare(ref, head, packed) == 0b010
+    assert not spare.exists()
+    target.write(ref, 0, body[:CHUNK])
+    target.write(ref, 2 * CHUNK, body[2 * CHUNK :])
+    target.finish(ref)
+    assert target.body(ref.id).read_bytes() == body
+    assert target.is_intact(ref.id)
+    assert not target.has(old.id)

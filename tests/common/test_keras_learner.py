@@ -108,7 +108,7 @@ def test_two_builds_in_one_process_name_every_tensor_alike_and_once() -> None:
     one, other = choose("simple_cnn").spec(), choose("simple_cnn").spec()
     weights.validate(one)
     assert one == other
-    assert [tensor.name for tensor in one[:2]] == ["000/sequential/conv2d/kernel", "001/sequential/conv2d/bias"]
+    assert [tensor.name for tensor in one[:2]] == ["000/sequential/conv1/kernel", "001/sequential/conv1/bias"]
     assert one == weights.spec_of([tensor.name for tensor in one], choose("simple_cnn").initial(0))
 
 

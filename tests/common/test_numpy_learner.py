@@ -52,6 +52,16 @@ def test_another_seed_gives_another_update() -> None:
     assert not np.array_equal(one.weights[0], other.weights[0])
 
 
+def test_noise_follows_from_the_seed_and_no_two_values_of_an_update_are_alike() -> None:
+    learner, start = small(work="noise"), [np.zeros(4, np.float32), np.zeros(3, np.float32), np.zeros(3, np.float32)]
+    once = Plan(model=PLAN.model, seed=7)
+    one, again = (np.concatenate(learner.train(start, SITE, once, ignore).weights) for _ in range(2))
+    other = np.concatenate(learner.train(start, SITE, Plan(model=PLAN.model, seed=8), ignore).weights)
+    assert np.array_equal(one, again)
+    assert np.unique(np.concatenate([one, other])).size == 20
+    assert np.abs(one).max() <= 0.5
+
+
 def test_training_leaves_the_global_weights_alone() -> None:
     data = weights.pack(small().spec(), small().initial(0))
     views = weights.unpack(small().spec(), data)

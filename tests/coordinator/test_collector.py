@@ -54,9 +54,7 @@ def device(tmp_path: Path, name: str = "pi", *, spec: Spec | None = SPEC, bad: f
 
 def collector(tmp_path: Path) -> Collector:
     """A coordinator's collector, as after each start of its process."""
-    made = Collector(tmp_path / "updates", TRANSFER)
-    made.turn_to(ROUND)
-    return made
+    return Collector(tmp_path / "updates", TRANSFER)
 
 
 def deliver(made: Collector, sender: Device, *, limit: int = 10**6) -> object:
@@ -97,7 +95,7 @@ def test_tensors_that_do_not_fit_are_refused_by_the_head_alone(tmp_path: Path) -
     verdict = made.take("pi", pi.chunk(0), SPEC, 0.0)
     assert isinstance(verdict, Rejected)
     assert verdict.reason.startswith("it has 1 tensors")
-    assert not list((tmp_path / "updates").glob("*/pi/*"))
+    assert not list((tmp_path / "updates").glob("pi/*"))
 
 
 def test_a_number_that_is_not_finite_is_refused_with_its_tensor(tmp_path: Path) -> None:
@@ -106,7 +104,7 @@ def test_a_number_that_is_not_finite_is_refused_with_its_tensor(tmp_path: Path) 
     assert isinstance(verdict, Rejected)
     assert "'bias'" in verdict.reason
     assert not made.is_active
-    assert not list((tmp_path / "updates").glob("*/pi/*"))
+    assert not list((tmp_path / "updates").glob("pi/*"))
 
 
 def test_a_false_chunk_is_refused_and_the_update_completed(tmp_path: Path) -> None:
@@ -148,6 +146,21 @@ def test_all_windows_together_stay_within_the_credit(tmp_path: Path, count: int)
                 delivered.add(name)
 
 
+def test_a_newcomer_begins_with_what_the_windows_on_their_way_leave(tmp_path: Path) -> None:
+    made = collector(tmp_path)
+    first, second = device(tmp_path, seed=1), device(tmp_path, "late", seed=2)
+    deliver(made, first, limit=1)  # its head; its window, the whole credit, is on its way now
+    made.begin(second.offer, SPEC, 2.0)
+    made.take("late", second.chunk(0), SPEC, 2.0)
+    assert [bits_of(want) for want in made.wishes(2.0, "late")] == [1]
+    made.wishes(60.0)  # what did not come is asked for again
+    assert [bits_of(want) for want in made.wishes(60.0)] == [3]  # a silent device holds no credit
+
+
+def bits_of(want: Want) -> int:
+    return int.from_bytes(want.chunks, "little").bit_count()
+
+
 def test_an_offer_that_is_said_again_does_not_begin_anew(tmp_path: Path) -> None:
     made, pi = collector(tmp_path), device(tmp_path)
     deliver(made, pi, limit=4)
@@ -173,7 +186,7 @@ def test_another_offer_replaces_the_first_and_frees_its_disk(tmp_path: Path) -> 
     made, pi, again = collector(tmp_path), device(tmp_path), device(tmp_path, seed=2)
     deliver(made, pi, limit=4)
     assert isinstance(deliver(made, again), Delivered)
-    left = {path.stem for path in (tmp_path / "updates").glob("*/pi/*")}
+    left = {path.stem for path in (tmp_path / "updates").glob("pi/*")}
     assert left == {again.offer.update.id}
 
 
@@ -199,7 +212,7 @@ def test_a_restart_between_the_last_chunk_and_the_verdict(tmp_path: Path) -> Non
     pi = device(tmp_path)
     last = layout_of(pi.offer.update).total - 1
     deliver(collector(tmp_path), pi, limit=last)
-    part = next((tmp_path / "updates").glob("*/pi/*.part"))
+    part = next((tmp_path / "updates").glob("pi/*.part"))
     part.write_bytes(pi.data)  # the last chunk reached the disk, and nobody was told
     made = collector(tmp_path)
     assert made.begin(pi.offer, SPEC, 0.0) == Delivered(device="pi", update=pi.offer.update.id)
@@ -226,16 +239,28 @@ def test_an_update_that_a_power_cut_tore_travels_again(tmp_path: Path, is_asked:
     assert made.path("pi", pi.offer.update.id).read_bytes() == pi.data
 
 
-def test_a_round_that_is_over_leaves_no_files(tmp_path: Path) -> None:
+def test_a_round_that_is_over_leaves_only_what_the_cohort_writes_over(tmp_path: Path) -> None:
     made, pi, other = collector(tmp_path), device(tmp_path), device(tmp_path, "other", seed=2)
     deliver(made, pi)
     deliver(made, other, limit=4)
-    made.turn_to(ROUND + 1)
+    made.end_round({"pi"})
     assert not made.is_active
     assert made.wishes(1000.0) == []
-    deliver(made, pi, limit=4)
-    made.tidy()
-    assert [folder.name for folder in (tmp_path / "updates").iterdir()] == [str(ROUND + 1)]
+    assert [path.name for path in (tmp_path / "updates").iterdir()] == ["pi"]
+
+
+def test_the_next_update_is_written_over_the_last_one(tmp_path: Path) -> None:
+    made = collector(tmp_path)
+    first, second = device(tmp_path), device(tmp_path, seed=2)
+    deliver(made, first)
+    written = made.path("pi", first.offer.update.id)
+    number = written.stat().st_ino
+    made.end_round({"pi"})
+    assert isinstance(deliver(made, second), Delivered)
+    path = made.path("pi", second.offer.update.id)
+    assert path.stat().st_ino == number
+    assert path.read_bytes() == second.data
+    assert not written.exists()
 
 
 def test_files_are_closed_again(tmp_path: Path) -> None:
@@ -249,7 +274,6 @@ def test_files_are_closed_again(tmp_path: Path) -> None:
         deliver(made, sender)
         made.has_intact(sender.name, sender.offer.update.id)
         made.begin(sender.offer, SPEC, 0.0)
-    made.turn_to(ROUND + 1)
     deliver(made, senders[0], limit=3)
-    made.turn_to(0)
+    made.end_round(())
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208 - a count is all

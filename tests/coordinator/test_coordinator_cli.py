@@ -224,7 +224,7 @@ def test_status_for_people_and_programs(config_path: Path) -> None:
 @pytest.mark.usefixtures("history")
 def test_devices_for_people_and_programs(config_path: Path) -> None:
     result = run("devices", "--config", config_path)
-    assert words(result.stdout)[0] == "device state doing release seen reported"
+    assert words(result.stdout)[0] == "device state doing release seen reported health"
     assert re.fullmatch(r"rpi2 offline waiting for a round \d\.\d s ago 1 of 2", words(result.stdout)[2])
     assert "No coordinator is running: this is what was last heard." in result.stderr
     [first, _] = json.loads(run("devices", "--config", config_path, "--json").stdout)

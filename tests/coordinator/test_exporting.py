@@ -26,6 +26,7 @@ from coordinator.config import CoordinatorConfig, read_config
 from coordinator.dataset.synthetic import draw_slices
 from coordinator.distributor import Distributor
 from coordinator.exporting import GlobalModel, export, publish, read_global
+from coordinator.outcome import Best
 from coordinator.round import Round
 from coordinator.store import Store
 
@@ -59,6 +60,22 @@ def keep(config: CoordinatorConfig, store: Store, learner: NumpyLearner, seed: i
 
 def silent(_step: str) -> None:
     pass
+
+
+def test_the_best_model_is_exported_under_the_round_that_made_it(
+    config: CoordinatorConfig, journal: Store, play: Play, learner: Converter
+) -> None:
+    blobs = BlobStore(config.global_models)
+    with pytest.raises(ConfigError, match=r"set training\.validation_share"):
+        read_global(journal, blobs, learner, is_best=True)
+    for number in (1, 2, 3):
+        play(number, reported={"rpi1": {}, "rpi2": {}})
+    better = keep(config, journal, learner, seed=1)
+    best = Best(metric="global_validation_loss", value=0.1, round=3, model=better)
+    journal.set_fact("best", msgspec.json.encode(best).decode())
+    keep(config, journal, learner, seed=2)
+    model = read_global(journal, blobs, learner, is_best=True)
+    assert (model.ref, model.round) == (better, 2)
 
 
 def test_export_names_its_files_and_the_round(

@@ -9,7 +9,9 @@ import msgspec
 import pytest
 
 from common.errors import ConfigError
+from common.health import Health
 from common.messages import ModelChoice, Offer, Plan, Ref
+from coordinator import schema
 from coordinator.admission import Limits
 from coordinator.events import (
     Accepted,
@@ -24,7 +26,7 @@ from coordinator.events import (
     Rejected,
 )
 from coordinator.round import Phase, Round, Rules, begin, step
-from coordinator.store import SCHEMA_VERSION, DeviceRow, Release, Store
+from coordinator.store import DeviceRow, Release, Store
 
 BASE = Ref(id="0" * 64, head_bytes=100, size=8, chunk_bytes=4096)
 RESULT = msgspec.structs.replace(BASE, id="9" * 64)
@@ -219,7 +221,8 @@ def test_the_newest_release_is_the_one_to_serve(store: Store) -> None:
 
 def test_devices_are_kept_as_last_heard_of(store: Store) -> None:
     old = DeviceRow(device="pi", state="online", doing="", release="", seen=1.0)
-    new_ = DeviceRow(device="pi", state="offline", doing="training", release="r1", seen=2.0)
+    health = Health(temperature_c=55.8, flags=("throttled",), clock_synchronised=False)
+    new_ = DeviceRow(device="pi", state="offline", doing="", release="r1", seen=2.0, refused=3, health=health)
     store.see_devices([old])
     store.see_devices([new_])
     assert store.devices() == [new_]
@@ -234,7 +237,7 @@ def test_a_journal_that_is_not_there_is_not_made_by_looking(path: Path) -> None:
     assert not path.exists()
 
 
-@pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, 99])
+@pytest.mark.parametrize("version", [schema.VERSION + 1, 99])
 def test_a_journal_of_another_version_is_refused(path: Path, store: Store, version: int) -> None:
     store.close()
     db = sqlite3.connect(path)
@@ -242,6 +245,21 @@ def test_a_journal_of_another_version_is_refused(path: Path, store: Store, versi
     db.close()
     with pytest.raises(ConfigError, match=f"version {version}"):
         Store(path)
+
+
+def test_a_journal_of_the_version_before_keeps_what_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "old.sqlite"
+    db = sqlite3.connect(path)
+    db.executescript(
+        "CREATE TABLE devices (device TEXT PRIMARY KEY, state TEXT, doing TEXT, release TEXT, seen REAL);"
+        "INSERT INTO devices VALUES ('pi', 'online', 'training', 'r1', 1.0); PRAGMA user_version = 1"
+    )
+    db.close()
+    for _ in range(2):
+        store = Store(path)
+        row = DeviceRow(device="pi", state="online", doing="training", release="r1", seen=1.0)
+        assert store.devices() == [row]
+        store.close()
 
 
 @pytest.mark.parametrize("content", [b"this is no journal at all" * 100, b"SQLite format 3\x00" + bytes(2000)])

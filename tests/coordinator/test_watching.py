@@ -16,8 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from common.chronicle import MemberProgress, PastRound, PastRounds, RoundMembers
 from common.config import BrokerConfig
 from common.errors import PeerError
+from common.health import Health
 from common.inbox import Inbox
 from common.link import Link, Up
 from common.messages import (
@@ -161,7 +163,7 @@ def test_any_message_is_read_or_refused(name: str, payload: bytes) -> None:
 
 def drawn(picture: Picture, rows: int = 24) -> list[str]:
     out = StringIO()
-    Console(file=out, width=80, height=rows, force_terminal=True, color_system=None).print(draw(picture, rows))
+    Console(file=out, width=80, height=rows, force_terminal=True, color_system=None).print(draw(picture, rows, 80))
     return out.getvalue().splitlines()
 
 
@@ -172,14 +174,40 @@ def test_screen_shows_the_round_and_a_line_per_device() -> None:
     assert "coordinator online" in lines[0]
     assert "release r2-1a2b3c4d" in lines[0]
     assert lines[1].startswith("Round 3 is training.")
-    [first] = [line for line in lines if line.startswith(" rpi1")]
-    assert "training, round 3" in first
+    [first] = [line for line in lines if line.startswith("rpi1")]
+    assert "training" in first
     assert "━" in first
-    assert "50%" in first
-    [second] = [line for line in lines if line.startswith(" rpi2")]
-    assert "offline: The connection broke." in second
-    assert "r1-00000000" in second
+    [second] = [line for line in lines if line.startswith("rpi2")]
+    assert "offline" in second
+    assert "⚠ rpi2: offline" in text
     assert "malformed" not in text
+
+
+def test_screen_shows_how_far_each_device_is_and_how_the_last_rounds_went() -> None:
+    delivering = MemberProgress(
+        device="rpi1", standing="delivering", examples=48, update_bytes=2_000_000, received_bytes=1_000_000, seconds=9.1
+    )
+    health = Health(temperature_c=56.2, memory_free_bytes=10**9, disk_free_bytes=2 * 10**9, flags=("throttled",))
+    rounds = [
+        PastRound(round=n, phase="committed", invited=2, reported=2, closed=1, seconds=n, metrics={"loss": 3.0 - n})
+        for n in (1, 2)
+    ]
+    void = PastRound(round=3, phase="abandoned", invited=2, reported=1, closed=1, seconds=4, reason="too few")
+    lines = drawn(
+        picture_of(
+            status("rpi0", doing="waiting for a round"),
+            status(health=health),
+            RoundMembers(round=4, members=(delivering,)),
+            PastRounds(rounds=(*rounds, void)),
+        )
+    )
+    assert [line.split()[0] for line in lines[3:5]] == ["rpi1", "rpi0"], "who is waited for comes first"
+    assert lines[3].split() == ["rpi1", "delivering", "━━━━", "1.0", "MB", "48", "9.1", "56", "1.0", "GB", "2.0", "GB"]
+    [trend] = [line for line in lines if "loss" in line and "▁" in line]
+    assert trend.startswith("loss █▁ 1 · seconds ▁█ 2")
+    [last] = [line for line in lines if "abandoned" in line]
+    assert last.split() == ["3", "abandoned", "1", "of", "2", "4.0", "s", "↓0", "bytes", "↑0", "bytes", "too", "few"]
+    assert any("slows the processor down" in line for line in lines)
 
 
 @pytest.mark.parametrize("rows", [24, 50])
@@ -188,7 +216,7 @@ def test_screen_holds_any_number_of_devices_and_events(rows: int) -> None:
     lines = drawn(picture_of(HERE, msgspec.structs.replace(TRAINING, text="Round 3 is long. " * 20), *fleet), rows)
     assert len(lines) <= rows
     assert max(map(len, lines)) <= 80
-    shown = sum(line.startswith(" rpi") for line in lines)
+    shown = sum(line.startswith("rpi") for line in lines)
     assert any(f"and {200 - shown} devices more" in line for line in lines)
 
 
@@ -234,7 +262,7 @@ def connect(tmp_path: Path) -> Callable[[BrokerConfig, str], Path]:
 def publish(broker: BrokerConfig, messages: dict[str, bytes]) -> None:
     """Publish retained messages, and return once the broker has them."""
     inbox = Inbox()
-    link = Link("test", "fedpi-test-watching", broker, inbox.put)
+    link = Link("test", "fedpi-test-watching", broker, inbox)
     link.start()
     while not isinstance(inbox.get(5.0), Up):
         pass

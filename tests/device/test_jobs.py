@@ -92,6 +92,7 @@ class Bench:
             base=str(base.body(ref.id)),
             head=str(base.head_path(ref.id)),
             out=str(self.folder / "update.tmp"),
+            personal=str(self.folder / "personal"),
             data=DataConfig(loader="tiny_learner:load"),
             models={"tiny": "tiny_learner:make"},
         )

@@ -14,6 +14,7 @@ from device.session import (
     Command,
     DropUpdate,
     Event,
+    Examined,
     Fetch,
     Fetched,
     Invited,
@@ -84,6 +85,7 @@ TO_STAGE: dict[Stage, list[Event]] = {
     Stage.DELIVERED: [pointer("selecting"), Invited(invite()), Fetched(BASE.id), Trained(offer()), Receipted(5)],
     Stage.FAILED: [pointer("selecting"), Invited(invite()), Fetched(BASE.id), TrainingFailed(5, "no memory")],
     Stage.REFUSED: [pointer("selecting"), WasRefused(5, "no")],
+    Stage.DECLINED: [pointer("selecting"), Examined("too hot")],
 }
 
 
@@ -106,6 +108,7 @@ events: st.SearchStrategy[Event] = st.one_of(
     st.builds(Wanted, st.sampled_from([UPDATE.id, BASE.id])),
     st.builds(Receipted, numbers),
     st.builds(WasRefused, numbers, st.just("no")),
+    st.builds(Examined, st.sampled_from(["", "too hot"])),
     st.just(Reconnected()),
     st.just(Tick()),
 )

@@ -194,9 +194,9 @@ class LiveFederation(Federation):
         """Count how often a device began to train in a round."""
         return self.log(device).count(f"now training, round {number}\n")
 
-    def until_partly_here(self, number: int, device: str, size: int) -> None:
+    def until_partly_here(self, device: str, size: int) -> None:
         """Wait until at least `size` bytes of a device's update are on the coordinator's disk, but not all of it."""
-        folder = self.folder / "coordinator" / "updates" / str(number) / device
+        folder = self.folder / "coordinator" / "updates" / device
         # A part has its full length from the start; the disk holds what was written.
         self.until(lambda: any(512 * path.stat().st_blocks >= size for path in folder.glob("*.part")), "no update came")
         assert not list(folder.glob("*.body")), "the update came too fast"

@@ -68,7 +68,7 @@ def test_crash_in_the_middle_of_an_upload(live: LiveFederation, victim: str) -> 
     base = live.model()
     with live.onlooker("fedpi-wire/1/rehearsal/dev/rpi1/up") as onlooker:
         number = live.ask()
-        live.until_partly_here(number, "rpi1", len(base) // 4)
+        live.until_partly_here("rpi1", len(base) // 4)
         crash(live, victim)
         assert live.phase(number) == "reporting"
         ends_as_undisturbed(live, number, base)

@@ -10,6 +10,7 @@ import msgpack
 import msgspec
 import pytest
 
+from common.chronicle import PastRounds, RoundMembers
 from common.errors import PeerError
 from common.messages import (
     CheckIn,
@@ -50,6 +51,8 @@ HONEST: Mapping[Kind, msgspec.Struct] = {
     Kind.COORD_ROUND: RoundStatus(epoch="ab", round=1, phase="selecting", model=REF),
     Kind.COORD_RELEASE: ReleaseStatus(release="r1", model=REF, labels=("no", "yes"), round=1),
     Kind.COORD_EVENT: HAPPENED,
+    Kind.COORD_MEMBERS: RoundMembers(round=1),
+    Kind.COORD_ROUNDS: PastRounds(),
     Kind.DEV_STATUS: DeviceStatus(device="rpi1", nonce="ab", state="online"),
     Kind.DEV_EVENT: HAPPENED,
     Kind.DEV_PREDICTION: Prediction(device="rpi1", request="ab", ok=True),

@@ -100,7 +100,7 @@ def test_late_will_of_an_old_connection_takes_no_device_offline(live: LiveFedera
 
 
 def texts_of(onlooker: Onlooker) -> list[str]:
-    return [str(read_json(heard.payload)["text"]) for heard in onlooker.below("fedpi/")]
+    return [str(read_json(heard.payload).get("text")) for heard in onlooker.below("fedpi/")]
 
 
 def tells(texts: Sequence[str], *expected: str) -> bool:

@@ -1,0 +1,185 @@
+"""Commands that coordinator and device have alike: they work on files, without a broker.
+
+Imports no more than click at the top, so that `--help` answers at once.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from common.command import console, json_option, print_json
+from common.errors import ConfigError
+
+if TYPE_CHECKING:
+    from common.config import DataConfig
+    from common.learning.recipe import Recipe
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+PATH = click.Path(path_type=Path)
+
+
+def data_options(command: Command) -> Command:
+    """Add the flags that say where images are; `read_data` takes them."""
+    for option in (
+        click.option("--labels", default="no,yes", show_default=True, help="The two labels, the negative one first."),
+        click.option("--unseen", type=PATH, help="CSV or folder of held-back images [default: what is found]"),
+        click.option("--images", type=PATH, help="Folder that a CSV's names start from [default: the CSV's own]"),
+        click.option(
+            "--data",
+            "source",
+            type=PATH,
+            help="A folder of images (one folder a label, train/ and val/, or a split), or a CSV.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def model_options(command: Command) -> Command:
+    """Add the flags that say which model; `read_model` takes them."""
+    for option in (
+        click.option(
+            "--option", "options", multiple=True, metavar="KEY=VALUE", help="An option of the model: image_size=96."
+        ),
+        click.option("--model", help="The model's name [default: simple_cnn]"),
+        click.option("--recipe", type=PATH, help="A YAML file with `model` and `training`, or the coordinator's."),
+    ):
+        command = option(command)
+    return command
+
+
+def read_data(source: Path, site: str | None, *, images: Path | None, unseen: Path | None, labels: str) -> "DataConfig":
+    """Find what the flags name. Raises ConfigError."""
+    from common.learning.layouts import Where, find
+
+    names = tuple(name.strip() for name in labels.split(","))
+    if len(names) != 2:
+        raise ConfigError(f"--labels: {labels!r} is not of the form no,yes")
+    return find(Where(source, site, images, unseen, (names[0], names[1])))
+
+
+def read_model(recipe: Path | None, model: str | None, options: tuple[str, ...], training: dict[str, Any]) -> "Recipe":
+    """Read the recipe, with what the flags say over it. Raises ConfigError."""
+    import yaml
+
+    from common.learning.recipe import read_recipe
+
+    given = {}
+    for option in options:
+        key, equals, value = option.partition("=")
+        if not equals:
+            raise ConfigError(f"--option: {option!r} is not of the form image_size=96")
+        given[key] = yaml.safe_load(value)
+    return read_recipe(recipe, model, given, {key: value for key, value in training.items() if value is not None})
+
+
+@click.command()
+@click.option("--site", help="Whose part of a split.")
+@data_options
+@model_options
+@click.option(
+    "--init", multiple=True, type=PATH, help="Weights to begin with, by layer; a later file beats an earlier."
+)
+@click.option("--epochs", type=click.IntRange(0, 10_000), help="Passes over the images [default: the recipe's, or 10]")
+@click.option("--batch-size", type=click.IntRange(1, 65_536), help="Images a step.")
+@click.option("--learning-rate", type=click.FloatRange(0, 100, min_open=True), help="Of Adam.")
+@click.option("--seed", type=click.IntRange(0, 2**31), help="Of the first weights, the order and the augmentation.")
+@click.option("--out", type=PATH, required=True, help="File to write: .weights.h5, .h5, .keras or .npz.")
+@click.option("--tensorboard", type=PATH, help="Folder for event files.")
+@click.option("--plot/--no-plot", "is_drawn", default=True, help="Draw NAME_training_history.png beside the file.")
+@json_option
+def train(site: str | None, source: Path | None, out: Path, as_json: bool, **flags: Any) -> None:
+    """Train a model on one site's images, without a federation, and write it to a file."""
+    from common.learning import offline
+    from common.learning.reporting import show_training
+
+    training = {key: flags[key] for key in ("epochs", "batch_size", "learning_rate", "seed")}
+    if source is None:
+        raise ConfigError("--data: not given; name a folder of images or a CSV")
+    messages = console(stderr=True)
+    order = offline.Order(
+        recipe=read_model(flags["recipe"], flags["model"], flags["options"], training),
+        data=read_data(source, site, images=flags["images"], unseen=flags["unseen"], labels=flags["labels"]),
+        out=out,
+        init=flags["init"],
+        events=flags["tensorboard"],
+        is_drawn=flags["is_drawn"],
+        tell=messages.print,
+    )
+    report = offline.train(order)
+    if as_json:
+        print_json(report)
+    else:
+        show_training(report, console())
+
+
+@click.command()
+@click.argument("after", metavar="MODEL", type=PATH)
+@click.option("--before", type=PATH, help="A model to compare with, such as the one before the rounds.")
+@click.option("--site", "sites", multiple=True, help="Whose held-back part of a split; give it for each site.")
+@data_options
+@model_options
+@click.option("--plots", type=PATH, help="Folder for roc.png and precision_recall.png.")
+@json_option
+def evaluate(after: Path, before: Path | None, as_json: bool, **flags: Any) -> None:
+    """Measure a model file on images that it never saw, site by site, with intervals of 95 %."""
+    from common.learning.offline import file_learner
+
+    learner = file_learner(read_model(flags["recipe"], flags["model"], flags["options"], {}))
+    models = {"before": learner.read(before)} if before else {}
+    models["after" if before else after.name] = learner.read(after)
+    show_comparison(learner, models, as_json=as_json, **flags)
+
+
+def show_comparison(learner: Any, models: dict[str, Any], *, as_json: bool, plots: Path | None, **flags: Any) -> None:
+    """Measure `models` on what the flags of `data_options` and `sites` name, and print it. Raises FedpiError."""
+    from common.learning import comparison, reporting
+    from common.learning.images import load_unseen
+
+    if flags["source"] is None:
+        raise ConfigError("--data: not given; name a folder of images or a CSV")
+    where = {key: flags[key] for key in ("images", "unseen", "labels")}
+    examples = {
+        site or Path(flags["source"]).name: load_unseen(
+            read_data(flags["source"], site, **where), learner.image_size
+        ).unseen
+        for site in flags["sites"] or (None,)
+    }
+    found = comparison.compare(learner, models, examples)
+    paths = comparison.draw(found, plots) if plots else []
+    if as_json:
+        print_json(found.rows)
+    else:
+        reporting.show_comparison(found, paths, console())
+
+
+@click.command()
+@click.argument("weights", metavar="MODEL", type=PATH)
+@click.option("--site", help="Whose part of a split.")
+@data_options
+@model_options
+@click.option("--variant", "variants", multiple=True, help="float32, float16, dynamic or int8 [default: all four]")
+@click.option("--out", type=PATH, required=True, help="Folder for model_VARIANT.tflite.")
+@json_option
+def export(weights: Path, site: str | None, source: Path | None, out: Path, as_json: bool, **flags: Any) -> None:
+    """Convert a model file to TFLite, and measure every variant on this machine.
+
+    int8 is calibrated on the images to train on; agreement and accuracy are measured on the held-back ones.
+    """
+    from common.learning import reporting, variants
+    from common.learning.offline import file_learner
+    from common.learning.seam import load
+
+    learner = file_learner(read_model(flags["recipe"], flags["model"], flags["options"], {}))
+    if source is None:
+        raise ConfigError("--data: not given; name the images that calibrate and compare")
+    where = {key: flags[key] for key in ("images", "unseen", "labels")}
+    loaded = load(read_data(source, site, **where), learner.image_size)
+    wanted = variants.choose(flags["variants"])
+    found = variants.export(learner, learner.read(weights), loaded, out, wanted)
+    if as_json:
+        print_json(found)
+    else:
+        reporting.show_variants(found, console())

@@ -1,0 +1,66 @@
+"""What to train offline: model and training as in the coordinator's configuration, which may be the file itself."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from common.config import Config, convert, load
+from common.errors import ConfigError
+from common.messages import ModelChoice, Plan
+
+
+class Training(Config, frozen=True):
+    """How to train: the fields of `common.messages.Plan` that have a meaning without rounds."""
+
+    epochs: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 10
+    steps: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
+    batch_size: Annotated[int, msgspec.Meta(ge=1, le=65_536)] = 16
+    learning_rate: Annotated[float, msgspec.Meta(gt=0, le=100)] = 1e-3
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 0
+    proximal_mu: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 0.0
+    clip_norm: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.0
+    class_weights: bool = False
+    batch_norm: Literal["model", "frozen", "averaged", "local"] = "model"
+    validation_share: Annotated[float, msgspec.Meta(ge=0, le=0.9)] = 0.0
+    patience: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 0
+
+
+class Recipe(Config, frozen=True):
+    """Model, where its factory is if it is one's own, and training."""
+
+    model: ModelChoice = ModelChoice(name="simple_cnn")
+    models: dict[str, str] = {}  # noqa: RUF012 - msgspec copies defaults
+    training: Training = Training()
+
+    @property
+    def plan(self) -> Plan:
+        """The training in the words of the seam."""
+        return Plan(model=self.model, **msgspec.structs.asdict(self.training))
+
+
+def read_recipe(path: Path | None, model: str | None, options: dict[str, Any], training: dict[str, Any]) -> Recipe:
+    """Read a recipe or the coordinator's configuration; a model's name, options and fields of training beat the file.
+
+    Raises ConfigError for a wrong file or value.
+    """
+    plain: dict[str, Any] = dict(load(path, dict[str, Any])) if path else {}
+    if "federation" in plain:  # the coordinator's own file: what it has besides means something in live rounds only
+        plain = _fields(plain, Recipe)
+        plain["training"] = _fields(plain.get("training"), Training)
+    chosen = {"name": model} if model else plain.get("model", {"name": "simple_cnn"})
+    if isinstance(chosen, dict) and options:
+        chosen = {**chosen, "options": {**(chosen.get("options") or {}), **options}}
+    trained = plain.get("training") or {}
+    if isinstance(trained, dict):
+        trained = {**trained, **training}
+    recipe = convert({**plain, "model": chosen, "training": trained}, Recipe, str(path or "the command line"))
+    if recipe.training.patience and not recipe.training.validation_share:
+        raise ConfigError("training.patience needs images to validate on; set training.validation_share")
+    return recipe
+
+
+def _fields(plain: Any, schema: type[Config]) -> Any:
+    """What of a mapping `schema` knows; anything else as it is, for the sentence about it."""
+    known = {field.name for field in msgspec.structs.fields(schema)}
+    return {key: value for key, value in plain.items() if key in known} if isinstance(plain, dict) else plain or {}

@@ -1,0 +1,23 @@
+"""What a connection may carry."""
+
+from dataclasses import dataclass
+
+WINDOW = 20
+"""Unacknowledged publishes; the smallest in-flight queue of a broker in `docs/brokers.md`."""
+PACKET_OVERHEAD = 1024
+"""Room in a packet for topic, properties and our own message around a chunk's data."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What this connection may carry: MQTT version, bytes of one packet, unacknowledged publishes."""
+
+    protocol: str
+    packet_bytes: int | None
+    window: int
+
+    def chunk_bytes(self, wanted: int) -> int:
+        """Bytes of chunk data that fit a packet here: `wanted` or less, a multiple of 1 KiB, at least 4 KiB."""
+        if self.packet_bytes is None:
+            return wanted
+        return max(min(wanted, (self.packet_bytes - PACKET_OVERHEAD) // 1024 * 1024), 4096)

@@ -1,0 +1,270 @@
+"""Signatures of messages: Ed25519 (RFC 8032) over topic, epoch, sequence and the message's own bytes.
+
+Without keys nothing is signed and nothing is asked for. `docs/protocol.md`, section 15, says what is signed and
+what a reader refuses.
+"""
+
+import base64
+import binascii
+import contextlib
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
+
+from common.config import SigningConfig, locate
+from common.errors import ConfigError, PeerError
+from common.files import write_atomic
+from common.messages import Signed, decode, encode, unsigned
+
+if TYPE_CHECKING:  # 10 MB of memory that a federation without keys does not need
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+DOMAIN = b"fedpi signature 1\n"
+"""Stands before what is signed, so that a signature is good for nothing else."""
+WILL = 0
+"""The sequence of a will: it was signed before all that the connection says, and is heard after it."""
+_SIGNATURE = re.compile(r"(0|[1-9]\d{0,15})\.(0|[1-9]\d{0,15})\.([A-Za-z0-9_-]{86})")
+Mark: TypeAlias = tuple[int, int]
+
+
+def next_epoch(path: Path) -> int:
+    """Return an epoch above every earlier one of this file, and the clock's seconds where that is above, too.
+
+    Raises WorkError where it cannot be kept.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        kept = int(path.read_text(encoding="ascii"))
+        return _keep(path, max(kept + 1, int(time.time())))
+    return _keep(path, int(time.time()))
+
+
+def _keep(path: Path, epoch: int) -> int:
+    write_atomic(path, str(epoch).encode())
+    return epoch
+
+
+class Signer:
+    """Signs what one process says, with a sequence that grows by one a message."""
+
+    def __init__(self, config: SigningConfig | None, epoch: int = 0) -> None:
+        """Read the key; raises ConfigError."""
+        self._key = None if config is None else _read_key(locate(config.key))
+        self._epoch = epoch
+        self._sequence = WILL
+
+    def wire(self, topic: str, message: bytes) -> bytes:
+        """Sign a msgpack message."""
+        if self._key is None:
+            return message
+        return encode(Signed(body=message, signature=self._sign(topic, message)))
+
+    def story(self, topic: str, document: bytes) -> bytes:
+        """Sign a JSON document: its last key becomes `signature`."""
+        return document if self._key is None else _with_signature(document, self._sign(topic, document))
+
+    def will(self, topic: str, document: bytes) -> bytes:
+        """Sign a JSON document that is to be heard after whatever this process says."""
+        return document if self._key is None else _with_signature(document, self._seal(topic, document, WILL))
+
+    def _sign(self, topic: str, message: bytes) -> str:
+        self._sequence += 1
+        return self._seal(topic, message, self._sequence)
+
+    def _seal(self, topic: str, message: bytes, sequence: int) -> str:
+        assert self._key is not None  # noqa: S101 - callers look first
+        signature = self._key.sign(_signed_bytes(topic, self._epoch, sequence, message))
+        return f"{self._epoch}.{sequence}.{_to_text(signature)}"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Somebody whose signatures count: the public key, also as the text in the file."""
+
+    key: "Ed25519PublicKey"
+    text: str
+
+
+class Peers:
+    """Whose signatures count: a file of lines `name key`, read again when it changes."""
+
+    LOOK_S = 0.5
+
+    def __init__(self, path: Path) -> None:
+        """Read the file; raises ConfigError."""
+        self._path = path
+        self._look_at = 0.0
+        self._stamp: tuple[int, int, int] | None = None
+        self._keys: dict[str, Peer] = {}
+        self._dropped: set[str] = set()
+        self.look()
+
+    def look(self) -> None:
+        """Read the file if it has changed; raises ConfigError."""
+        self._look_at = time.monotonic() + self.LOOK_S
+        try:
+            found = self._path.stat()
+            stamp = (found.st_mtime_ns, found.st_ino, found.st_size)
+            if stamp == self._stamp:
+                return
+            before, self._keys = self._keys, parse_peers(self._path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise ConfigError(f"signing.peers: cannot read {self._path}: {reason}") from error
+        self._stamp = stamp
+        self._dropped = (self._dropped | set(before)) - set(self._keys)
+
+    def take_dropped(self) -> set[str]:
+        """Return who was struck from the file since the last call."""
+        if time.monotonic() >= self._look_at:
+            self.look()
+        dropped, self._dropped = self._dropped, set()
+        return dropped
+
+    def get(self, name: str) -> "Peer | None":
+        """Return who `name` is, if it is trusted."""
+        if time.monotonic() >= self._look_at:
+            self.look()
+        return self._keys.get(name)
+
+
+@dataclass(frozen=True)
+class _Said:
+    """Which stream of messages, one for each topic and key, and how far: a new key begins anew."""
+
+    stream: str
+    mark: Mark
+
+
+class Verifier:
+    """Opens what was signed, and refuses by PeerError what is unsigned, forged or said before.
+
+    `memory` is the file in which it remembers over restarts how far a reader of retained documents has heard.
+    """
+
+    def __init__(self, config: SigningConfig | None, memory: Path | None = None) -> None:
+        """Read the keys of the others; raises ConfigError."""
+        self.peers = None if config is None else Peers(Path(config.peers))
+        self._memory = memory
+        self._marks: dict[str, Mark] = {} if memory is None or config is None else _read_marks(memory)
+        self._documents: dict[str, bytes] = {}
+
+    def wire(self, topic: str, payload: bytes, speaker: str) -> bytes:
+        """Return the msgpack message that `speaker` signed for `topic`."""
+        if self.peers is None:
+            return payload
+        try:
+            signed = decode(payload, Signed)
+        except PeerError as error:
+            raise PeerError(f"{speaker} does not sign: {error}") from error
+        said = self._check(topic, signed.body, signed.signature, speaker)
+        self._advance(said, speaker, is_repeatable=False)
+        body: bytes = signed.body
+        return body
+
+    def story(self, topic: str, payload: bytes, speaker: str) -> bytes:
+        """Return the JSON document that `speaker` signed for `topic`; the last one may come again, as retained."""
+        document, signature = unsigned(payload)
+        if self.peers is None:
+            return document
+        said = self._check(topic, document, signature, speaker)
+        if said.mark[1] == WILL:
+            if said.mark[0] < self._heard(said)[0]:
+                raise PeerError(f"replayed: the will of an earlier process of {speaker}")
+            return document
+        self._advance(said, speaker, is_repeatable=True)
+        self._remember(topic, document)
+        return document
+
+    def _check(self, topic: str, message: bytes, signature: str, speaker: str) -> _Said:
+        assert self.peers is not None  # noqa: S101 - callers look first
+        match = _SIGNATURE.fullmatch(signature)
+        if match is None:
+            raise PeerError(f"{speaker} does not sign")
+        if (peer := self.peers.get(speaker)) is None:
+            raise PeerError(f"{speaker} is not enrolled here, or revoked")
+        epoch, sequence = int(match[1]), int(match[2])
+        if not _is_of(peer.key, match[3], _signed_bytes(topic, epoch, sequence, message)):
+            raise PeerError(f"forged: this is not {speaker}'s signature")
+        return _Said(f"{topic} {peer.text}", (epoch, sequence))
+
+    def _heard(self, said: _Said) -> Mark:
+        return self._marks.get(said.stream, (0, 0))
+
+    def _advance(self, said: _Said, speaker: str, *, is_repeatable: bool) -> None:
+        mark, known = said.mark, self._heard(said)
+        if mark < known or (mark == known and not is_repeatable):
+            raise PeerError(f"replayed: {speaker} said {mark[0]}.{mark[1]} when {known[0]}.{known[1]} was heard before")
+        self._marks[said.stream] = mark
+
+    def _remember(self, topic: str, document: bytes) -> None:
+        """Keep the marks when a document says something new: an older one is then an older statement, too."""
+        if self._memory is None or self._documents.get(topic) == document:
+            return
+        self._documents[topic] = document
+        temporary = self._memory.with_suffix(".tmp")
+        with contextlib.suppress(OSError):  # a full disk: refused again from the next document on
+            temporary.write_bytes(msgspec.json.encode(self._marks))
+            temporary.replace(self._memory)
+
+
+def parse_peers(text: str) -> dict[str, Peer]:
+    """Read lines of a name and a key (32 bytes in base64); raises ValueError."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    rows = [line.split() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    if any(len(row) != 2 for row in rows):
+        raise ValueError("a line must be a name and a key")
+    try:
+        return {name: Peer(Ed25519PublicKey.from_public_bytes(base64.b64decode(key)), key) for name, key in rows}
+    except binascii.Error as error:
+        raise ValueError("a key is not base64") from error
+
+
+def _read_key(path: Path) -> "Ed25519PrivateKey":
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        key = load_pem_private_key(path.read_bytes(), None)
+    except OSError as error:
+        raise ConfigError(f"signing.key: cannot read {path}: {error.strerror}") from error
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"signing.key: {path} is no private key in PEM") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ConfigError(f"signing.key: {path} is no Ed25519 key")
+    return key
+
+
+def _read_marks(path: Path) -> dict[str, Mark]:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Mark])
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return {}  # the first start, or a torn file: as one that has heard nothing
+
+
+def _is_of(key: "Ed25519PublicKey", text: str, signed: bytes) -> bool:
+    """Whether `text` is the signature of `key` over `signed`, written in the one way that there is."""
+    from cryptography.exceptions import InvalidSignature
+
+    value = base64.urlsafe_b64decode(text + "==")
+    try:
+        key.verify(value, signed)
+    except InvalidSignature:
+        return False
+    return _to_text(value) == text  # base64 has bits to spare
+
+
+def _to_text(signature: bytes) -> str:
+    return base64.urlsafe_b64encode(signature).decode("ascii").rstrip("=")
+
+
+def _signed_bytes(topic: str, epoch: int, sequence: int, message: bytes) -> bytes:
+    return DOMAIN + f"{topic}\n{epoch}.{sequence}\n".encode() + message
+
+
+def _with_signature(document: bytes, signature: str) -> bytes:
+    return document[:-1] + f',"signature":"{signature}"}}'.encode()

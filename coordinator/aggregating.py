@@ -1,0 +1,192 @@
+"""`fedpi-coordinator aggregate`: weight files to one, by the code that live rounds use, so with the same bytes."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import yaml
+
+from common.config import convert
+from common.errors import ConfigError, DataError, WorkError
+from common.files import write_atomic
+from common.learning import weight_files
+from common.learning.weight_files import NamedTensors
+from common.weights import Spec, Tensor, difference, pack, spec_of, unpack
+from coordinator.aggregation import Aggregation, Contribution, aggregate
+from coordinator.strategies.catalogue import AnyStrategy
+from coordinator.strategies.strategy import Strategy
+from coordinator.wording import count
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to aggregate: files of local weights in the order in which they count, and their numbers of examples."""
+
+    files: Sequence[Path]
+    examples: Sequence[int]
+    strategy: Strategy
+    base: Path | None
+    """The global weights that the local ones were trained from; without them those are combined as they are."""
+    moments: Path | None = None
+    """Where a server optimiser keeps what it remembers from one call to the next."""
+    is_shared_only: bool = False
+    """Whether a file may hold tensors that the global weights do not have; they are left out."""
+
+
+class Share(msgspec.Struct, frozen=True):
+    """One file's part in the result; the weights of all add up to 1."""
+
+    file: str
+    examples: int
+    weight: float
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What became of the files."""
+
+    out: str
+    strategy: str
+    tensors: int
+    parameters: int
+    files: tuple[Share, ...]
+
+
+def read_task(files: Sequence[Path], *, name: str, options: Sequence[str], examples: str | None, **flags: Any) -> Task:
+    """Read the command line's flags: `--strategy NAME --option KEY=VALUE ... --examples 60,30`. Raises ConfigError."""
+    plain: dict[str, Any] = {}
+    for option in options:
+        key, is_given, value = option.partition("=")
+        if not is_given:
+            raise ConfigError(f"--option {option}: write it as KEY=VALUE")
+        try:
+            plain[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--option {option}: {value} is not valid YAML") from error
+    strategy: Strategy = convert({**plain, "name": name}, AnyStrategy, "--strategy")  # type: ignore[arg-type]
+    return Task(files, _read_examples(examples, len(files)), strategy, **flags)
+
+
+def _read_examples(text: str | None, files: int) -> list[int]:
+    if text is None:
+        return [1] * files
+    parts = text.split(",")
+    if len(parts) != files or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise ConfigError(
+            f"--examples {text}: give a number above 0 for each of the {count(files, 'file')}, like 60,30"
+        )
+    return [int(part) for part in parts]
+
+
+def run(task: Task, out: Path) -> Report:
+    """Write the new global weights to `out`, laid out like the global file, or the first one where there is none.
+
+    Raises ConfigError for a task that makes no sense, DataError for a file that cannot be used, by its name.
+    """
+    _check(task)
+    like = task.base or task.files[0]
+    named = weight_files.read(like)
+    spec = spec_of(list(named), list(named.values()))
+    with tempfile.TemporaryDirectory(prefix="fedpi-aggregate-") as folder:
+        done = _prepare(task, named, spec, Path(folder))
+        blocks = list(done.blocks)
+    tensors = unpack(spec, b"".join(block.model for block in blocks))
+    weight_files.write(out, dict(zip(named, tensors, strict=True)), like)
+    if task.moments is not None and task.strategy.fresh_moments:
+        write_atomic(task.moments, b"".join(block.moments for block in blocks))
+    total = sum(done.weights.values())
+    shares = zip(task.files, task.examples, done.weights.values(), strict=True)
+    return Report(
+        out=str(out),
+        strategy=task.strategy.title,
+        tensors=len(spec),
+        parameters=sum(tensor.size for tensor in tensors),
+        files=tuple(Share(str(file), examples, weight / total) for file, examples, weight in shares),
+    )
+
+
+def _check(task: Task) -> None:
+    strategy = task.strategy
+    if len(task.files) < strategy.least_updates:
+        raise ConfigError(
+            f"{strategy.title} with these options needs at least {count(strategy.least_updates, 'file')};"
+            f" here are {len(task.files)}"
+        )
+    if strategy.fresh_moments and task.base is None:
+        raise ConfigError(f"{strategy.title} moves the global weights: name their file with --global")
+
+
+def _prepare(task: Task, named: NamedTensors, spec: Spec, folder: Path) -> Aggregation:
+    """Lay the updates out as a live round does, in a scratch folder, and begin."""
+    base = list(named.values()) if task.base else [np.zeros_like(tensor) for tensor in named.values()]
+    try:
+        (folder / "base").write_bytes(pack(spec, base))
+        contributions = []
+        for place, (file, examples) in enumerate(zip(task.files, task.examples, strict=True)):
+            local = _fitting(file, weight_files.read(file), spec, is_shared_only=task.is_shared_only)
+            path = folder / f"{place:06d}"
+            path.write_bytes(pack(spec, local if task.base is None else _updates(base, local)))
+            contributions.append(Contribution(path.name, path, examples))
+    except OSError as error:
+        raise WorkError(f"{folder}: cannot lay out the updates: {error.strerror}") from error
+    return aggregate(folder / "base", contributions, spec, task.strategy, _moments(task, spec))
+
+
+def _updates(base: Sequence[Tensor], local: Sequence[Tensor]) -> list[Tensor]:
+    """Return local - base in the model's own dtypes, as a device computes it; that of whole numbers is zero there."""
+    pairs = zip(base, local, strict=True)
+    return [after - before if before.dtype.kind == "f" else np.zeros_like(before) for before, after in pairs]
+
+
+def _fitting(file: Path, found: NamedTensors, spec: Spec, *, is_shared_only: bool) -> list[Tensor]:
+    """Bring a file's tensors into the order of `spec`; raises DataError that names the file and the tensor."""
+    names = weight_files.match({tensor.name: None for tensor in spec}, found)
+    missing = [tensor.name for tensor in spec if tensor.name not in names]
+    if missing:
+        raise DataError(f"{file}: it has no tensor {missing[0]!r}, which the global weights have{_more(missing)}")
+    surplus = sorted(found.keys() - set(names.values()))
+    if surplus and not is_shared_only:
+        raise DataError(
+            f"{file}: the global weights have no tensor {surplus[0]!r}{_more(surplus)};"
+            " --shared-only leaves out what they do not have"
+        )
+    tensors = [found[names[tensor.name]] for tensor in spec]
+    if (reason := difference(spec, spec_of([tensor.name for tensor in spec], tensors))) is not None:
+        raise DataError(f"{file}: {reason}")
+    return tensors
+
+
+def _more(names: Sequence[str]) -> str:
+    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+
+
+def _moments(task: Task, spec: Spec) -> Path | None:
+    """Return the file of the moments if it is there; raises DataError where it belongs to something else."""
+    if task.moments is None or not task.moments.exists():
+        return None
+    values = sum(tensor.nbytes // np.dtype(tensor.dtype).itemsize for tensor in spec)
+    expected = 8 * len(task.strategy.fresh_moments) * values
+    if (size := task.moments.stat().st_size) != expected:
+        raise DataError(
+            f"{task.moments}: has {size} bytes where {task.strategy.title} keeps {expected} for these weights;"
+            " it belongs to another strategy or model"
+        )
+    return task.moments
+
+
+def show(report: Report, console: "Console") -> None:
+    """Print what became of the files."""
+    from rich.table import Table
+
+    table = Table("file", "examples", "weight", box=None, pad_edge=False)
+    for share in report.files:
+        table.add_row(share.file, str(share.examples), f"{share.weight:.4f}")
+    console.print(table)
+    what = f"{count(report.tensors, 'tensor')}, {report.parameters:,} values"
+    console.print(f"{report.out}: {what}, by {report.strategy}")

@@ -1,0 +1,79 @@
+"""Commands that look at what was learnt: `evaluate` on files or the live global model, `plot` the ledger."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from common.command import console, json_option, print_json
+from common.errors import ConfigError
+from common.learning.commands import PATH, data_options, model_options, read_model, show_comparison
+
+
+@click.command()
+@click.argument("after", metavar="[MODEL]", type=PATH, required=False)
+@click.option("--config", "config_path", type=PATH, help="The coordinator's YAML file: measure its live global model.")
+@click.option("--before", type=PATH, help="A model file to compare with, such as the one before the rounds.")
+@click.option("--site", "sites", multiple=True, help="Whose held-back part of a split; give it for each site.")
+@data_options
+@model_options
+@click.option("--plots", type=PATH, help="Folder for roc.png and precision_recall.png.")
+@json_option
+def evaluate(after: Path | None, config_path: Path | None, before: Path | None, as_json: bool, **flags: Any) -> None:
+    """Measure a model file, or the live global model, on images that it never saw.
+
+    Site by site, with intervals of 95 %.
+    """
+    from common.learning.offline import file_learner
+
+    if (after is None) == (config_path is None):
+        raise ConfigError("name a model file or --config, one of the two")
+    recipe = read_model(config_path or flags["recipe"], flags["model"], flags["options"], {})
+    learner = file_learner(recipe)
+    models = {"before": learner.read(before)} if before else {}
+    if config_path is not None:
+        name, weights = _read_live(config_path, learner)
+        flags["source"] = flags["source"] or _held_back(config_path)
+        models[name] = weights
+    elif after is not None:
+        models["after" if before else after.name] = learner.read(after)
+    show_comparison(learner, models, as_json=as_json, **flags)
+
+
+def _read_live(config_path: Path, learner: Any) -> tuple[str, list[Any]]:
+    from common.blobs import BlobStore
+    from coordinator import exporting
+    from coordinator.config import read_config
+    from coordinator.store import Store
+
+    config = read_config(config_path)
+    model = exporting.read_global(Store(config.journal), BlobStore(config.global_models), learner)
+    return (f"round {model.round}" if model.round else "initial"), model.weights
+
+
+def _held_back(config_path: Path) -> Path:
+    from coordinator.config import read_config
+
+    unseen = read_config(config_path).data.unseen
+    if unseen is None:
+        raise ConfigError("the configuration names no data.unseen; name held-back images by --data")
+    return Path(unseen)
+
+
+@click.command()
+@click.option("--config", "config_path", type=PATH, required=True, help="The coordinator's YAML file.")
+@click.option("--out", type=PATH, required=True, help="Folder to write into.")
+@json_option
+def plot(config_path: Path, out: Path, as_json: bool) -> None:
+    """Draw the rounds: DEVICE_training_history.png for every device, and event files for TensorBoard."""
+    from coordinator.config import read_config
+    from coordinator.plotting import draw
+    from coordinator.store import Store
+
+    paths = draw(Store(read_config(config_path).journal), out)
+    if as_json:
+        print_json([str(path) for path in paths])
+        return
+    for path in paths:
+        console().print(str(path))
+    console().print(f"TensorBoard: tensorboard --logdir {out / 'events'}")

@@ -1,0 +1,59 @@
+"""Keeps those informed who only look on: `watch` and Home Assistant."""
+
+import time
+
+from common.chronicle import PastRound, PastRounds
+from common.topics import Kind
+from coordinator.chronicler import LAST_ROUNDS, Stopwatch, clock, members, past
+from coordinator.collector import Collector
+from coordinator.config import CoordinatorConfig
+from coordinator.home_assistant import discovery
+from coordinator.round import Phase, Round
+from coordinator.store import Store
+from coordinator.voice import Voice
+
+NEWS_S = 1.0
+"""How often onlookers are told how far the devices are, at most; with many devices, more seldom."""
+MEMBERS_A_SECOND = 50
+
+
+class Onlookers:
+    """Tells how far every device is, how the last rounds went, and what Home Assistant is to show."""
+
+    def __init__(self, config: CoordinatorConfig, store: Store, collector: Collector, voice: Voice) -> None:
+        self._config = config
+        self._store = store
+        self._collector = collector
+        self._voice = voice
+        self._watch = Stopwatch()
+        self._told: tuple[int, Phase] | None = None
+        self._next_news = 0.0
+        self._past: tuple[PastRound, ...] | None = None
+
+    def look(self, round_: Round) -> None:
+        """Look at a round that may have changed, after it is in the journal; tells at once when its phase did."""
+        now = time.monotonic()
+        self._watch = clock(self._watch, round_, now)
+        turn = round_.number, round_.phase
+        if turn == self._told and now < self._next_news:
+            return
+        self._told = turn
+        self._next_news = now + max(NEWS_S, len(round_.members) / MEMBERS_A_SECOND)
+        self._voice.onlookers(Kind.COORD_MEMBERS, members(round_, self._collector.received(), self._watch, now))
+        if round_.phase in {Phase.COMMITTED, Phase.ABANDONED}:
+            self._tell_past(round_.number)
+
+    def everything(self) -> None:
+        """Say all that is retained, as after a broker came back empty."""
+        self._tell_past(self._store.last_round())
+        if self._config.home_assistant.discovery:
+            names = [row.device for row in self._store.devices()]
+            for name, payload in discovery(self._config.federation, names):
+                self._voice.retain(name, payload)
+
+    def _tell_past(self, number: int) -> None:
+        """Tell how the rounds up to `number` went; what was read of the journal before is not read again."""
+        known = self._past[-1].round if self._past else max(number - LAST_ROUNDS, 0)
+        if self._past is None or known < number:
+            self._past = (*(self._past or ()), *past(self._store.rounds(known)).rounds)[-LAST_ROUNDS:]
+        self._voice.onlookers(Kind.COORD_ROUNDS, PastRounds(rounds=self._past))

@@ -1,0 +1,42 @@
+"""A coordinator whose disk is full: it says so, waits until there is room, and goes on from its journal."""
+
+import logging
+import shutil
+import threading
+import time
+
+from common.blobs import BlobStore
+from common.errors import DiskFullError
+from common.notify import Pulse
+from coordinator.config import CoordinatorConfig
+from coordinator.service import Service
+from coordinator.store import Store
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 1.0
+"""How often it looks whether there is room by now."""
+SPARE_BYTES = 4 * 2**20
+"""Room that it waits for beside that of one global model and one update: its journal needs some."""
+
+
+def serve(config: CoordinatorConfig, store: Store, blobs: BlobStore, stop: threading.Event) -> None:
+    """Serve until `stop` is set. What the journal holds outlives the pause: the round stays open, the model too.
+
+    Raises WorkError when the disk fails.
+    """
+    pulse = Pulse()
+    while not stop.is_set():
+        try:
+            Service(config, store, blobs, pulse).serve(stop)
+        except DiskFullError as error:
+            log.warning("waits for room: %s", error)
+            _wait(config, store, pulse, stop)
+            log.info("goes on: there is room")
+
+
+def _wait(config: CoordinatorConfig, store: Store, pulse: Pulse, stop: threading.Event) -> None:
+    model = store.global_model()
+    needed = SPARE_BYTES + 2 * (model.size if model else 0)
+    while not stop.wait(LOOK_S) and (free := shutil.disk_usage(config.folder).free) < needed:
+        pulse.beat(time.monotonic(), f"Waits for room on its disk: {free >> 20} of {needed >> 20} MiB are free.")

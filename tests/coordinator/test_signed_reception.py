@@ -1,0 +1,85 @@
+"""What arrives at a coordinator whose devices sign, and what becomes of a device that is revoked."""
+
+import base64
+from pathlib import Path
+
+import pytest
+
+from broker.authority import new_signing_key
+from common import topics
+from common.config import SigningConfig
+from common.errors import PeerError
+from common.messages import CheckIn, Chunk, DeviceStatus, encode, encode_story
+from common.signing import Peers, Signer
+from common.topics import Kind, topic
+from coordinator import events
+from coordinator.reception import Reception
+from coordinator.store import Store
+
+SAY, UP, STATUS = (topic(kind, "demo", device="pi") for kind in (Kind.DEV_SAY, Kind.DEV_UP, Kind.DEV_STATUS))
+CHECK_IN = encode(CheckIn(device="pi", round=5))
+HERE = encode_story(DeviceStatus(device="pi", nonce="ab", state="online"))
+
+
+@pytest.fixture(autouse=True)
+def _looks_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Peers, "LOOK_S", 0.0)
+
+
+@pytest.fixture
+def peers(tmp_path: Path) -> Path:
+    return tmp_path / "peers"
+
+
+@pytest.fixture
+def signing(tmp_path: Path, peers: Path) -> SigningConfig:
+    private, public = new_signing_key()
+    (tmp_path / "key").write_text(private)
+    peers.write_text(f"pi {base64.b64encode(public).decode()}\n")
+    return SigningConfig(key=str(tmp_path / "key"), peers=str(peers))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "journal.sqlite", create=True)
+
+
+@pytest.fixture
+def reception(store: Store, signing: SigningConfig) -> Reception:
+    return Reception("demo", store, signing)
+
+
+def test_a_signed_device_is_heard_and_its_chunks_need_no_signature(
+    reception: Reception, signing: SigningConfig
+) -> None:
+    signer = Signer(signing, epoch=1)
+    arrival = reception.admit(topics.parse(SAY), signer.wire(SAY, CHECK_IN), 5)
+    assert arrival.event == events.CheckedIn(device="pi")
+    reception.admit(topics.parse(STATUS), signer.story(STATUS, HERE), 5)
+    assert reception.present == {"pi"}
+    chunk = Chunk(blob="0" * 64, index=0, data=b"x")
+    assert reception.admit(topics.parse(UP), encode(chunk), 5).chunk == chunk
+
+
+@pytest.mark.parametrize(("name", "payload"), [(SAY, CHECK_IN), (STATUS, HERE)])
+def test_an_unsigned_device_is_refused_by_name(reception: Reception, name: str, payload: bytes) -> None:
+    with pytest.raises(PeerError, match="pi does not sign"):
+        reception.admit(topics.parse(name), payload, 5)
+    assert reception.present == set()
+
+
+def test_a_revoked_device_leaves_the_round_and_is_told_of(
+    reception: Reception, signing: SigningConfig, peers: Path, store: Store
+) -> None:
+    signer = Signer(signing, epoch=1)
+    reception.admit(topics.parse(STATUS), signer.story(STATUS, HERE), 5)
+    assert reception.revoked() == []
+    peers.write_text("")
+    reason = "its keys were revoked"
+    assert reception.revoked() == [events.Left(device="pi"), events.Failed(device="pi", reason=reason)]
+    assert reception.revoked() == []
+    assert reception.present == set()
+    reception.flush()
+    assert [(row.device, row.state, row.doing) for row in store.devices()] == [("pi", "offline", "revoked")]
+    with pytest.raises(PeerError, match="pi is not enrolled here, or revoked"):
+        reception.admit(topics.parse(SAY), signer.wire(SAY, CHECK_IN), 5)

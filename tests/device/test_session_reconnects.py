@@ -1,0 +1,34 @@
+"""A session whose connection, or whose coordinator, is a new one: what nobody answered is said again at once."""
+
+import pytest
+
+from common.messages import CheckIn, Offer, Ref
+from device.session import REPEAT_MAX_S, REPEAT_S, Reconnected, Said, Session, Speak, Stage, Task, Tick, resume, step
+
+REF = Ref(id="1" * 64, head_bytes=100, size=8, chunk_bytes=4096)
+OFFER = Offer(device="pi", round=5, base="0" * 64, update=REF, num_examples=3)
+
+
+def silent_for_long(stage: Stage, says: Said) -> Session:
+    """A session that has said the same so often that it says it every REPEAT_MAX_S only."""
+    offer = says if isinstance(says, Offer) else None
+    return Session("pi", None, Task(5, stage, None, offer, says, 1000.0 + REPEAT_MAX_S, REPEAT_MAX_S))
+
+
+@pytest.mark.parametrize(("stage", "says"), [(Stage.JOINING, CheckIn(device="pi", round=5)), (Stage.OFFERING, OFFER)])
+def test_a_new_connection_says_it_at_once_and_begins_its_patience_anew(stage: Stage, says: Said) -> None:
+    session, commands = step(silent_for_long(stage, says), Reconnected(), 1000.0)
+    assert commands == (Speak(says),)
+    assert step(session, Tick(), 1000.0 + REPEAT_S - 0.1)[1] == ()
+    assert step(session, Tick(), 1000.0 + REPEAT_S)[1] == (Speak(says),)
+
+
+def test_who_has_nothing_to_say_stays_silent() -> None:
+    quiet = Session("pi", None, Task(5, Stage.TRAINING))
+    assert step(quiet, Reconnected(), 1000.0) == (quiet, ())
+
+
+def test_a_kept_offer_is_said_to_a_coordinator_that_started_anew() -> None:
+    session, commands = step(resume("pi", OFFER, 0.0), Tick(), 0.0)
+    assert commands == (Speak(OFFER),)
+    assert step(session, Reconnected(), 1.0)[1] == (Speak(OFFER),)

@@ -1,0 +1,151 @@
+"""Runs injections: federations one after the other in a process, several processes beside each other."""
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common.errors import FedpiError
+from tests.faults.arena import Arena, Setup
+from tests.faults.passing import Tally
+from tests.faults.report import Injection, Undisturbed
+from tests.faults.row import Row
+from tests.faults.table import ROWS
+
+LANES = 3
+"""Processes beside each other. A round keeps two cores busy for a part of its time only."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Rows of one setup, which share federations: numbers of rows, and the seeds of each."""
+
+    seeds: tuple[tuple[int, tuple[int, ...]], ...]
+    folder: Path
+
+
+@dataclass
+class Found:
+    """What a unit showed."""
+
+    injections: list[Injection] = field(default_factory=list)
+    undisturbed: list[Undisturbed] = field(default_factory=list)
+
+
+def run(units: Sequence[Unit], lanes: int = LANES) -> Iterator[Found]:
+    """Run units in processes of their own; yields what each showed as it ends."""
+    pool = ProcessPoolExecutor(lanes, multiprocessing.get_context("spawn"))
+    try:
+        for future in as_completed([pool.submit(run_unit, unit) for unit in units]):
+            yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def interrupt() -> None:
+    """Tell the processes of `run` to end what they started, as Ctrl+C does."""
+    for process in multiprocessing.active_children():
+        if process.pid is not None:
+            os.kill(process.pid, signal.SIGINT)
+
+
+def units(rows: Sequence[Row], seeds: Sequence[int] | None, folder: Path) -> list[Unit]:
+    """Cut the work: one unit a row for the full table (`seeds`), one a setup for the short one (None).
+
+    Those that mostly wait come first.
+    """
+    if seeds is not None:
+        ordered = sorted(rows, key=lambda row: not row.is_waiting)
+        return [
+            Unit(((row.number, tuple(range(seeds[0], seeds[0] + (row.injections or len(seeds))))),), folder)
+            for row in ordered
+        ]
+    groups: dict[tuple[Setup, bool], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.setup, row.is_waiting), []).append(row)
+    ordered_groups = sorted(groups.items(), key=lambda item: not item[0][1])
+    return [Unit(tuple((row.number, row.short_seeds) for row in group), folder) for _, group in ordered_groups]
+
+
+def run_unit(unit: Unit) -> Found:
+    """Run every injection of a unit; after one that was not survived comes a new federation."""
+    found, arena = Found(), None
+    try:
+        for row, seed in [(ROWS[number], seed) for number, seeds in unit.seeds for seed in seeds]:
+            began = time.time()
+            if arena is None:
+                arena = Arena(unit.folder / f"row-{row.number}-seed-{seed}", row.setup)
+            try:
+                if not arena.processes:
+                    arena.begin()
+                    found.undisturbed.append(undisturbed(arena))
+                found.injections.append(inject(arena, row, seed))
+            except FedpiError as error:  # what does not hold, and a process that ended by itself
+                found.injections.append(_failed(arena, row, seed, str(error), time.time() - began))
+                arena.close()
+                arena = None
+    finally:
+        if arena is not None:
+            arena.close()
+    return found
+
+
+def undisturbed(arena: Arena) -> Undisturbed:
+    """Run one round without a fault. Raises NotSurvivedError where it is not the oracle's, byte for byte."""
+    trial = arena.open()
+    began = time.time()
+    closed = trial.finish()
+    arena.settle()
+    arena.check_logs({})
+    base, model, expected = trial.ids[0]
+    return Undisturbed(
+        folder=arena.folder.name,
+        base=base,
+        model=model,
+        oracle=expected,
+        seconds=closed - began,
+        resent_bytes=arena.proxy.tally.resent_bytes,
+    )
+
+
+def inject(arena: Arena, row: Row, seed: int) -> Injection:
+    """Inject once and check what holds after every fault. Raises NotSurvivedError, WorkError if a process ended."""
+    rng = random.Random(f"{row.number}/{seed}")
+    arena.seed, arena.proxy.tally = seed, Tally()
+    logs, began = arena.log_sizes(), time.time()
+    outcome = row.inject(arena, rng)
+    arena.proxy.clear()
+    arena.settle()
+    arena.check_logs(logs, row.expects)
+    return Injection(
+        row=row.number,
+        seed=seed,
+        survived=True,
+        recovery_s=outcome.recovery_s,
+        resent_share=None if outcome.resent_bytes is None else outcome.resent_bytes / arena.setup.model_bytes,
+        note=outcome.note,
+        seconds=time.time() - began,
+        replay=_replay(row, seed),
+    )
+
+
+def _failed(arena: Arena, row: Row, seed: int, reason: str, seconds: float) -> Injection:
+    return Injection(
+        row=row.number,
+        seed=seed,
+        survived=False,
+        recovery_s=0.0,
+        resent_share=None,
+        note=f"{reason} (logs: {arena.folder.name}/logs)",
+        seconds=seconds,
+        replay=_replay(row, seed),
+    )
+
+
+def _replay(row: Row, seed: int) -> str:
+    return f"make faults ROWS={row.number} SEED={seed} INJECTIONS=1"

@@ -1,0 +1,93 @@
+"""What a power cut takes: everything that was written and not yet synced, torn at a seeded place."""
+
+import os
+import random
+from pathlib import Path
+
+JOURNAL = "journal.sqlite"
+LASTING = ("lock", JOURNAL)
+"""Beginnings of names that it leaves: the journal has a rule of its own."""
+WAL_HEAD, FRAME_HEAD = 32, 24
+
+
+class Disk:
+    """Follows which files below `state` are durable: those there at the start, and those synced since they changed."""
+
+    def __init__(self, state: Path) -> None:
+        self._state = state
+        self._durable = {_inode(path): _stamp(path) for path in self._files()}
+        self._commit = (b"", 0)
+        self._fsync = os.fsync
+        os.fsync = self._sync
+
+    def note_commit(self) -> None:
+        """Note that all of the journal is durable now."""
+        self._commit = self._frames()[:2]
+
+    def cut(self, seed: int) -> None:
+        """Tear what is not durable."""
+        rng = random.Random(seed)
+        for path in self._files():
+            if not path.name.startswith(LASTING) and self._durable.get(_inode(path)) != _stamp(path):
+                _tear(path, rng)
+        self._tear_journal(rng)
+
+    def _sync(self, descriptor: int) -> None:
+        self._fsync(descriptor)
+        path = Path(f"/proc/self/fd/{descriptor}")
+        self._durable[_inode(path)] = _stamp(path)
+
+    def _files(self) -> list[Path]:
+        return sorted(path for path in self._state.rglob("*") if path.is_file())
+
+    def _frames(self) -> tuple[bytes, int, int, int]:
+        """Return the write-ahead log's salt, its frames, how many of them are in the database already, their size.
+
+        From the index beside the log, as SQLite's file format describes it.
+        """
+        index = self._state / f"{JOURNAL}-shm"
+        head = index.read_bytes()[:100] if index.exists() else b""
+        if len(head) < 100:
+            return b"", 0, 0, 0
+        return head[32:40], _number(head[16:20]), _number(head[96:100]), FRAME_HEAD + _number(head[14:16])
+
+    def _tear_journal(self, rng: random.Random) -> None:
+        salt, frames, copied, size = self._frames()
+        if not size:
+            return
+        least = max(copied, self._commit[1] if salt == self._commit[0] else 0)
+        kept = rng.randint(min(least, frames), frames)
+        torn = rng.randrange(size) if kept < frames else 0
+        os.truncate(self._state / f"{JOURNAL}-wal", WAL_HEAD + kept * size + torn)
+
+
+def _tear(path: Path, rng: random.Random) -> None:
+    size = path.stat().st_size
+    kept = rng.randint(0, size)
+    match rng.choice(("short", "zeros", "garbage", "whole")):
+        case "short":
+            os.truncate(path, kept)
+        case "zeros":  # what a file system shows whose sizes are durable before their contents
+            _overwrite(path, kept, bytes(size - kept))
+        case "garbage":
+            _overwrite(path, kept, rng.randbytes(size - kept))
+
+
+def _overwrite(path: Path, offset: int, data: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(data)
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _number(data: bytes) -> int:
+    return int.from_bytes(data, "little")
