@@ -323,8 +323,9 @@ uninstall_roles() {
     [ -e "$UNITS/fedpi-$role.service" ] || continue
     ! has_systemd || systemctl stop "fedpi-$role.path" "fedpi-$role.service"
     systemctl disable --quiet "fedpi-$role.service" "fedpi-$role.path"
-    rm -rf "$UNITS/fedpi-$role.service" "$UNITS/fedpi-$role.path" "$UNITS/fedpi-$role.service.d"
+    rm -f "$UNITS/fedpi-$role".{service,path} "$UNITS/fedpi-$role.service.d/10-backoff.conf" # and no drop-in of others
     [ "$role" != inference ] || rm -f "$UNITS/fedpi-device.service.d/10-serving.conf"
+    ! [ -d "$UNITS/fedpi-$role.service.d" ] || rmdir --ignore-fail-on-non-empty "$UNITS/fedpi-$role.service.d"
     say "fedpi-$role is removed."
   done
   if [ -z "$(installed_roles)" ]; then
@@ -333,7 +334,7 @@ uninstall_roles() {
     [ $IS_PURGE = yes ] || say "$CONFIG and $STATE stay; --uninstall --purge removes them."
   fi
   if [ $IS_PURGE = yes ]; then
-    rm -rf "$CONFIG" "$STATE"
+    rm -rf "$CONFIG" "$STATE" "$UNITS"/fedpi-*.service.d
     ! id "$ACCOUNT" > /dev/null 2>&1 || userdel "$ACCOUNT"
     say "Configuration, state and account are removed."
   fi

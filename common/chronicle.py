@@ -33,6 +33,7 @@ class RoundMembers(_Told, frozen=True):
     round: Number
     members: Annotated[tuple[MemberProgress, ...], msgspec.Meta(max_length=MAX_MEMBERS)] = ()
     hidden: Number = 0
+    text: Text = ""
 
 
 class PastRound(_Told, frozen=True):
@@ -54,3 +55,4 @@ class PastRounds(_Told, frozen=True):
     """Retained: the last rounds that are over, oldest first."""
 
     rounds: Annotated[tuple[PastRound, ...], msgspec.Meta(max_length=MAX_ROUNDS)] = ()
+    text: Text = ""

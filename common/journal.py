@@ -23,6 +23,7 @@ ALERTS = {
     "update-refused": "8b6be9a583104065a38f74e103ab18d0",
     "release-refused": "2cd471ee4e71487a9a33b3b76e8181ff",
     "serving-ended": "2bf95e270e6c4d46963655d4a32f03fd",
+    "certificate-ends": "573b9ecb135e47548833655a9b7900b6",
 }
 """Events that somebody should look at, each with its MESSAGE_ID; systemd/fedpi.catalog explains them."""
 

@@ -29,6 +29,8 @@ from common.limits import WINDOW, Limits
 from common.link_events import Broken, Denied, Down, Received, Room, Subscribed, Up, Will
 
 BACKOFF_MAX_S = 30.0
+CLOSED = 4
+"""Connections by MQTT 5 in a row that end without an answer, until 3.1.1 is tried."""
 _V5, _V311 = mqtt.MQTTv5, mqtt.MQTTv311
 
 
@@ -45,6 +47,7 @@ class _Connection:
     has_failed: bool = False
     is_up: bool = False
     was_reached: bool = False
+    was_refused: bool = False
     was_up: bool = False
     unacknowledged: int = 0
     topics: dict[int, str] = field(default_factory=dict)
@@ -84,6 +87,7 @@ class Link:
         self._connection: _Connection | None = None
         self._protocol = _V311 if broker.protocol == "3.1.1" else _V5
         self._window = WINDOW
+        self._closed = 0
         self.limits = Limits("", None, WINDOW)
         self._thread = threading.Thread(target=self._run, name=f"link-{name}", daemon=True)
 
@@ -201,11 +205,20 @@ class Link:
                 return
             self._deliver(Down(self._name, f"{self._broker.host}:{self._broker.port}: {connection.reason}"))
             if self._broker.protocol == "auto" and self._window == window and connection.was_reached:
-                # A broker that takes no MQTT 5 closes the line or refuses; one that only vanished is tried by 5 again.
-                self._protocol = _V311 if self._protocol == _V5 and not connection.was_up else _V5
+                self._choose_protocol(connection)
             attempt = 0 if connection.was_up else attempt + 1
             # Full jitter, so that a fleet does not return to a restarted broker in one wave.
             self._stopping.wait(random.uniform(0.0, min(BACKOFF_MAX_S, 0.5 * 2 ** min(attempt, 10))))  # noqa: S311 - not a secret
+
+    def _choose_protocol(self, connection: _Connection) -> None:
+        """Fall back to 3.1.1 where a broker does not take MQTT 5: it refuses, or closes the line time and again.
+
+        What closes it once may be a proxy whose broker has just died: with 3.1.1 we would not hear its limits.
+        """
+        is_answered = connection.was_up or connection.was_refused
+        self._closed = 0 if is_answered else self._closed + 1
+        is_hopeless = connection.was_refused or self._closed >= CLOSED
+        self._protocol = _V311 if self._protocol == _V5 and is_hopeless else _V5
 
     def _hold(self, connection: _Connection) -> None:
         """Connect and stay connected until it ends; `connection.reason` tells why it did."""
@@ -263,6 +276,7 @@ class Link:
 
     def _on_connect(self, connection: _Connection, code: ReasonCode, properties: Properties | None) -> None:
         if code.is_failure:
+            connection.was_refused = True
             connection.reason = str(code)
             connection.has_failed = True
             return

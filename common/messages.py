@@ -195,8 +195,16 @@ class Refusal(_Wire, frozen=True, tag=True):
     reason: Text
 
 
+class Takeover(_Wire, frozen=True, tag=True):
+    """The connection `nonce` of your name was followed by the connection `by`: yours, or another process's."""
+
+    device: DeviceId
+    nonce: Token
+    by: Token
+
+
 Say: TypeAlias = Hello | Bye | CheckIn | Accept | Decline | Failed | Offer | Want
-Command: TypeAlias = Invite | Receipt | Refusal | Want
+Command: TypeAlias = Invite | Receipt | Refusal | Takeover | Want
 
 
 class Signed(_Wire, frozen=True, tag=True):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from common.config import TlsConfig, locate
 from common.errors import ConfigError
+from common.journal import tags
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class CertificateWatch:
             self._until = certificate_until(self._tls)
         if (text := expiry_warning(self._until)) and now >= self._log_at:
             self._log_at = now + self.LOG_S
-            log.warning("%s", text)
+            log.warning("%s", text, extra=tags("certificate-ends"))
         return text
 
 

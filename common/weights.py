@@ -96,6 +96,11 @@ def difference(expected: Spec, found: Spec) -> str | None:
     return None
 
 
+def update_of(base: Tensor, local: Tensor) -> Tensor:
+    """Return local - base in the tensor's own dtype; whole numbers are not averaged, so their update is zero."""
+    return np.asarray(local - base) if base.dtype.kind == "f" else np.zeros_like(base)
+
+
 def pack(spec: Spec, tensors: Sequence[Tensor]) -> bytes:
     """Lay `tensors` end to end; raises ValueError where one does not fit its place in `spec`."""
     if (reason := difference(spec, spec_of([t.name for t in spec], tensors))) is not None:

@@ -3,6 +3,7 @@
 In the order in which the facts arrive: the offer, the head, the bytes.
 """
 
+import math
 from pathlib import Path
 
 import msgspec
@@ -13,12 +14,19 @@ from common.messages import Offer, Ref
 from common.weights import Spec, Tensor, difference, segments
 
 BLOCK_BYTES = 2**16
+MAX_OFFERS = 16
+"""Different updates that a device may offer in one round: one it is, and one more for each time it trains anew."""
 
 
 class Limits(msgspec.Struct, frozen=True):
     """Bounds on what one device may claim."""
 
     max_examples: int = 1_000_000
+    max_update_norm: float = 0.0
+    """Largest L2 norm of an update, over all its tensors together; 0: any."""
+
+
+NO_LIMITS = Limits()
 
 
 def refuse_offer(offer: Offer, base: Ref, limits: Limits) -> str | None:
@@ -44,8 +52,9 @@ def refuse_head(head: Head, spec: Spec) -> str | None:
     return difference(spec, head.spec)
 
 
-def refuse_body(path: Path, spec: Spec) -> str | None:
-    """Check that every number is finite; reads the file in blocks."""
+def refuse_body(path: Path, spec: Spec, limits: Limits = NO_LIMITS) -> str | None:
+    """Check that every number is finite and the whole not too long; reads the file in blocks."""
+    squares = 0.0
     with path.open("rb") as file:
         for segment in segments(spec, BLOCK_BYTES):
             file.seek(segment.offset)
@@ -53,6 +62,11 @@ def refuse_body(path: Path, spec: Spec) -> str | None:
             if values.dtype.kind == "f" and not np.isfinite(values).all():
                 name = _tensor_at(spec, segment.offset + _first_bad(values))
                 return f"tensor {name!r} holds a number that is not finite"
+            wide = values.astype(np.float64)
+            squares += float(wide @ wide)
+    norm = math.sqrt(squares)
+    if limits.max_update_norm and norm > limits.max_update_norm:
+        return f"the update's norm is {norm:.6g}; at most {limits.max_update_norm:.6g} is admitted"
     return None
 
 

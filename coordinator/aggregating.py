@@ -15,7 +15,7 @@ from common.errors import ConfigError, DataError, WorkError
 from common.files import write_atomic
 from common.learning import weight_files
 from common.learning.weight_files import NamedTensors
-from common.weights import Spec, Tensor, difference, pack, spec_of, unpack
+from common.weights import Spec, Tensor, difference, pack, spec_of, unpack, update_of
 from coordinator.aggregation import Aggregation, Contribution, aggregate
 from coordinator.strategies.catalogue import AnyStrategy
 from coordinator.strategies.strategy import Strategy
@@ -131,17 +131,11 @@ def _prepare(task: Task, named: NamedTensors, spec: Spec, folder: Path) -> Aggre
         for place, (file, examples) in enumerate(zip(task.files, task.examples, strict=True)):
             local = _fitting(file, weight_files.read(file), spec, is_shared_only=task.is_shared_only)
             path = folder / f"{place:06d}"
-            path.write_bytes(pack(spec, local if task.base is None else _updates(base, local)))
+            path.write_bytes(pack(spec, local if task.base is None else list(map(update_of, base, local))))
             contributions.append(Contribution(path.name, path, examples))
     except OSError as error:
         raise WorkError(f"{folder}: cannot lay out the updates: {error.strerror}") from error
     return aggregate(folder / "base", contributions, spec, task.strategy, _moments(task, spec))
-
-
-def _updates(base: Sequence[Tensor], local: Sequence[Tensor]) -> list[Tensor]:
-    """Return local - base in the model's own dtypes, as a device computes it; that of whole numbers is zero there."""
-    pairs = zip(base, local, strict=True)
-    return [after - before if before.dtype.kind == "f" else np.zeros_like(before) for before, after in pairs]
 
 
 def _fitting(file: Path, found: NamedTensors, spec: Spec, *, is_shared_only: bool) -> list[Tensor]:

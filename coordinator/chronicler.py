@@ -45,7 +45,13 @@ def members(round_: Round, received: Mapping[str, int], watch: Stopwatch, now: f
     told = sorted(round_.members, key=lambda m: (m.standing not in _FIRST, m.device))
     since = 0.0 if watch.invited_at is None else now - watch.invited_at
     progress = [_progress(m, received.get(m.device, 0), watch.settled.get(m.device, since)) for m in told]
-    return RoundMembers(round=round_.number, members=tuple(progress[:MAX_MEMBERS]), hidden=len(told[MAX_MEMBERS:]))
+    done = sum(m.standing in _DONE for m in told)
+    return RoundMembers(
+        round=round_.number,
+        members=tuple(progress[:MAX_MEMBERS]),
+        hidden=len(told[MAX_MEMBERS:]),
+        text=f"Round {round_.number}: {done} of {len(told)} devices are done.",
+    )
 
 
 def _progress(member: Member, received: int, seconds: float) -> MemberProgress:
@@ -63,7 +69,9 @@ def _progress(member: Member, received: int, seconds: float) -> MemberProgress:
 def past(rows: Sequence[RoundRow]) -> PastRounds:
     """Tell how rounds went that are over, the last LAST_ROUNDS of them."""
     over = [row for row in rows if row.closed is not None]
-    return PastRounds(rounds=tuple(_past(row) for row in over[-LAST_ROUNDS:]))
+    last = tuple(_past(row) for row in over[-LAST_ROUNDS:])
+    committed = sum(row.phase == "committed" for row in last)
+    return PastRounds(rounds=last, text=f"Of the last {len(last)} rounds {committed} were committed.")
 
 
 def _past(row: RoundRow) -> PastRound:

@@ -213,8 +213,15 @@ def join(bundle: Path, config_folder: Path) -> None:
 @click.option("--out", "folder", type=click.Path(path_type=Path), help="Folder to write into [default: STATE/export]")
 @click.option("--release", "is_release", is_flag=True, help="Make it the model that every device serves.")
 @click.option("--best", "is_best", is_flag=True, help="Not the newest, but the best by the metric `best_by`.")
+@click.option(
+    "--variant",
+    type=click.Choice(["float32", "float16", "dynamic", "int8"]),
+    default="float32",
+    show_default=True,
+    help="What model.tflite stores and computes in.",
+)
 @json_option
-def export(config_path: Path, folder: Path | None, is_release: bool, is_best: bool, as_json: bool) -> None:
+def export(config_path: Path, folder: Path | None, is_release: bool, as_json: bool, **flags: Any) -> None:
     """Write the global model as model.tflite and model.keras."""
     from common.blobs import BlobStore
     from common.learning.seam import build
@@ -223,8 +230,11 @@ def export(config_path: Path, folder: Path | None, is_release: bool, is_best: bo
     config, store = _open(config_path)
     with console(stderr=True).status("building the model") as progress:
         learner = build(config.model, config.models)
-        model = exporting.read_global(store, BlobStore(config.global_models), learner, is_best=is_best)
+        model = exporting.read_global(store, BlobStore(config.global_models), learner, is_best=flags["is_best"])
         exported = exporting.export(learner, model, config.data, folder or config.folder / "export", progress.update)
+        if flags["variant"] != "float32":
+            progress.update("quantising")
+            exported = exporting.convert(exported, learner, model, config.data, flags["variant"])
     if is_release:
         exported = exporting.publish(exported, model, config, store)
     if as_json:

@@ -15,8 +15,9 @@ import numpy as np
 from common.blobs import BlobStore, read_verified
 from common.config import DataConfig
 from common.errors import ConfigError, DataError, WorkError
+from common.files import write_atomic
 from common.learning.export import Agreement, agreement
-from common.learning.seam import Learner, load
+from common.learning.seam import FileLearner, Learner, Variant, load
 from common.messages import Ref
 from common.weights import Tensor, difference, unpack
 from coordinator.config import CoordinatorConfig
@@ -50,6 +51,7 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     sha256: str
     agreement: Agreement | None
+    variant: Variant = "float32"
     release: str | None = None
 
 
@@ -77,6 +79,28 @@ def export(learner: Learner, model: GlobalModel, data: DataConfig, folder: Path,
         size=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
         agreement=_agreement(learner, model.weights, data, tflite) if has_images else None,
+    )
+
+
+def convert(exported: Export, learner: Learner, model: GlobalModel, data: DataConfig, variant: Variant) -> Export:
+    """Replace the TFLite file by another variant of the model, which takes and gives the same numbers.
+
+    int8 is calibrated on the images of `data` that are trained on. Raises ConfigError where there are none or the
+    learner knows no variants, DataError for images that cannot be used, WorkError for a model that has no such form.
+    """
+    if not isinstance(learner, FileLearner):
+        raise ConfigError("--variant: this model has no other TFLite form than the one that its learner writes")
+    if exported.agreement is None:
+        raise ConfigError("--variant: no images to calibrate and compare with; name some in 'data'")
+    images = load(data, learner.image_size).train.images
+    content = learner.convert(model.weights, variant, images)
+    write_atomic(Path(exported.tflite), content)
+    return msgspec.structs.replace(
+        exported,
+        variant=variant,
+        size=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        agreement=_agreement(learner, model.weights, data, Path(exported.tflite)),
     )
 
 

@@ -2,7 +2,7 @@
 
 import time
 
-from common.chronicle import PastRound, PastRounds
+from common.chronicle import PastRound, PastRounds, RoundMembers
 from common.topics import Kind
 from coordinator.chronicler import LAST_ROUNDS, Stopwatch, clock, members, past
 from coordinator.collector import Collector
@@ -28,6 +28,7 @@ class Onlookers:
         self._watch = Stopwatch()
         self._told: tuple[int, Phase] | None = None
         self._next_news = 0.0
+        self._members: RoundMembers | None = None
         self._past: tuple[PastRound, ...] | None = None
 
     def look(self, round_: Round) -> None:
@@ -39,13 +40,16 @@ class Onlookers:
             return
         self._told = turn
         self._next_news = now + max(NEWS_S, len(round_.members) / MEMBERS_A_SECOND)
-        self._voice.onlookers(Kind.COORD_MEMBERS, members(round_, self._collector.received(), self._watch, now))
+        self._members = members(round_, self._collector.received(), self._watch, now)
+        self._voice.onlookers(Kind.COORD_MEMBERS, self._members)
         if round_.phase in {Phase.COMMITTED, Phase.ABANDONED}:
             self._tell_past(round_.number)
 
     def everything(self) -> None:
         """Say all that is retained, as after a broker came back empty."""
         self._tell_past(self._store.last_round())
+        if self._members is not None:
+            self._voice.onlookers(Kind.COORD_MEMBERS, self._members)
         if self._config.home_assistant.discovery:
             names = [row.device for row in self._store.devices()]
             for name, payload in discovery(self._config.federation, names):

@@ -17,6 +17,7 @@ from common.messages import (
     Hello,
     Offer,
     Say,
+    Takeover,
     Want,
     decode,
     decode_story,
@@ -38,6 +39,8 @@ class Arrival:
     event: events.Event | None = None
     want: Want | None = None
     chunk: Chunk | None = None
+    takeover: Takeover | None = None
+    """Tell this: the device's name was in use."""
 
 
 class Reception:
@@ -48,6 +51,8 @@ class Reception:
         self._store = store
         self._verifier = Verifier(signing)
         self._nonces: dict[str, str] = {}
+        self._former: dict[str, str] = {}
+        """The connection of a device before its present one."""
         self._seen: dict[str, DeviceRow] = {}
         self._log_at = 0.0
         self.refused = 0
@@ -88,8 +93,7 @@ class Reception:
             raise PeerError(f"{device} speaks as {message.device}")
         match message:
             case Hello(nonce=nonce):
-                self._nonces[device] = nonce
-                return Arrival()
+                return Arrival(takeover=self._welcome(device, nonce))
             case Bye(nonce=nonce):
                 if self._nonces.get(device) not in (None, nonce):
                     return Arrival()  # the late goodbye of an old connection
@@ -102,6 +106,14 @@ class Reception:
         if message.round != round_:
             raise PeerError(f"{device} speaks of round {message.round}; the open one is {round_ or 'none'}")
         return Arrival(event=self._of_round(message))
+
+    def _welcome(self, device: str, nonce: str) -> Takeover | None:
+        """Take a connection for the device's present one; who held the name until now is told: it may still live."""
+        former, self._nonces[device] = self._nonces.get(device), nonce
+        if former in {None, nonce}:
+            return None
+        self._former[device] = former
+        return Takeover(device=device, nonce=former, by=nonce)
 
     @staticmethod
     def _of_round(message: CheckIn | Accept | Decline | Failed) -> events.Event:
@@ -121,6 +133,8 @@ class Reception:
         known = self._nonces.get(device)
         if status.state == "offline" and known not in (None, status.nonce):
             return  # the late will of an old connection
+        if status.nonce == self._former.get(device) != known:
+            return  # another process of this name, or the last word of an old connection
         if status.state == "offline":
             self._nonces.pop(device, None)
         else:

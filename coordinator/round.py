@@ -9,7 +9,7 @@ from enum import StrEnum
 import msgspec
 
 from common.messages import Invite, Metrics, Offer, Plan, Receipt, Ref, Refusal, clip
-from coordinator.admission import Limits, refuse_offer
+from coordinator.admission import MAX_OFFERS, Limits, refuse_offer
 from coordinator.events import (
     Accepted,
     Advanced,
@@ -82,6 +82,7 @@ class Member(_Frozen, frozen=True):
     device: str
     standing: Standing
     update: Ref | None = None
+    offers: int = 0  # of different updates, one after the other
     num_examples: int = 0
     reason: str = ""
     metrics: Metrics = {}
@@ -215,11 +216,14 @@ def _offered(round_: Round, offer: Offer, now: float) -> Step:
         return _refuse(round_, offer.device, refused, now)
     if member is not None and member.standing is Standing.DELIVERING and member.update == offer.update:
         return round_, (Collect(offer=offer),)  # saying it again is no progress
+    if (offers := 1 + (member.offers if member is not None else 0)) > MAX_OFFERS:
+        return _refuse(round_, offer.device, f"{offers} different updates in one round are too many", now)
     round_ = _with(
         round_,
         offer.device,
         standing=Standing.DELIVERING,
         update=offer.update,
+        offers=offers,
         num_examples=offer.num_examples,
         metrics=offer.metrics,
         advanced_at=now,

@@ -51,7 +51,7 @@ class Service:
         self._inbox = Inbox()
         self._pulse = pulse
         self._voice = Voice(config, self._inbox)
-        self._collector = Collector(config.folder / "updates", config.transfer)
+        self._collector = Collector(config.folder / "updates", config.transfer, config.limits)
         self._reception = Reception(config.federation, store, config.signing)
         self._onlookers = Onlookers(config, store, self._collector, self._voice)
         self._aggregator = Aggregator(blobs, config.folder / "moments", self._inbox.put)
@@ -98,9 +98,8 @@ class Service:
         self._offer_models()
         if found is None:
             return
-        round_, run, traffic = found
+        round_, run, (self._voice.published_bytes, self._bytes_up) = found
         self._run = self._store.run(run)
-        self._voice.published_bytes, self._bytes_up = traffic
         log.info("resumed round=%d phase=%s", round_.number, round_.phase.value)
         lost = frozenset(
             m.device for m in round_.reported if m.update and not self._collector.has_intact(m.device, m.update.id)
@@ -164,13 +163,14 @@ class Service:
         address = topics.parse(message.topic)
         arrival = self._reception.admit(address, message.payload, self._round.number if self._round else 0)
         if arrival.chunk is not None:
-            spec = self._base_spec()
-            self._apply(self._collector.take(address.device, arrival.chunk, spec, now), now)
+            self._apply(self._collector.take(address.device, arrival.chunk, self._base_spec(), now), now)
             for want in self._collector.wishes(now, address.device):
                 self._voice.say(want)
         if arrival.want is not None:
             self._voice.distributor.gather(arrival.want, now)
             self._voice.publish_chunks(self._reception.present, now)
+        if arrival.takeover is not None:
+            self._voice.say(arrival.takeover)
         if arrival.event is not None:
             self._apply(arrival.event, now)
 
@@ -219,7 +219,7 @@ class Service:
     def _enter(self, before: Round, after: Round, commands: tuple[Command, ...]) -> None:
         self._round = after
         self._is_stale = self._is_stale or after is not before
-        if commands:
+        if commands and self._is_stale:  # what the journal has already, a flood of questions need not save again
             self._save(after)
         for story in changes(before, after):
             log.info("%s", story.text, extra=tags(story.event, round=story.round, device=story.device))

@@ -16,6 +16,7 @@ from common.messages import (
     ReleaseStatus,
     Story,
     StoryEvent,
+    Takeover,
     Want,
     encode,
     encode_story,
@@ -72,7 +73,7 @@ class Voice:
         self.distributor.release(present, now)
         self.published_bytes += self.distributor.publish()
 
-    def say(self, message: Invite | Want | Receipt | Refusal) -> None:
+    def say(self, message: Invite | Want | Receipt | Refusal | Takeover) -> None:
         """Send a command to its device."""
         name = self._topic(Kind.DEV_CMD, device=message.device)
         self._publish(name, self._signer.wire(name, encode(message)), retain=False)

@@ -29,6 +29,7 @@ from common.messages import (
     Refusal,
     ReleaseStatus,
     RoundStatus,
+    Takeover,
     Want,
     decode,
     decode_story,
@@ -197,7 +198,7 @@ class Daemon:
     def _read(self, message: Received, kind: type[Document]) -> Document:
         return decode_story(self._verifier.story(message.topic, message.payload, COORDINATOR), kind)
 
-    def _obey(self, command: Invite | Want | Receipt | Refusal, now: float) -> None:
+    def _obey(self, command: Invite | Want | Receipt | Refusal | Takeover, now: float) -> None:
         if command.device != self._config.device:
             raise PeerError(f"a command for {command.device} came to {self._config.device}")
         match command:
@@ -207,6 +208,8 @@ class Daemon:
                 if self._voice.upload.ask(command):
                     self._step(sessions.Wanted(command.blob), now)
                     self._voice.upload.publish()
+            case Takeover():
+                self._voice.stand_back(command)
             case Receipt(round=number):
                 self._step(sessions.Receipted(number), now)
             case Refusal(round=number, reason=reason):

@@ -17,11 +17,11 @@ from common.chunks import decode_head, ref_of
 from common.config import DataConfig
 from common.errors import FedpiError, WorkError
 from common.files import disk_error
-from common.learning.course import chart, hold_out
+from common.learning.course import chart, hold_out, seeded
 from common.learning.personal import overlay, places
 from common.learning.seam import Examples, Learner, Site, build, load
-from common.messages import FIGURE_MAX, Metrics, ModelChoice, Plan
-from common.weights import Spec, Tensor, difference, unpack
+from common.messages import FIGURE_MAX, Metrics, ModelChoice
+from common.weights import Spec, Tensor, difference, unpack, update_of
 from device.jobs import Done, Failure, Job, JobEvent, Progress
 from device.personal import PersonalLayers
 
@@ -51,7 +51,7 @@ class Workshop:
         def on_epoch(epoch: int, figures: Mapping[str, float]) -> None:
             emit(Progress(job.round, epoch, max(epochs, epoch), _finite(figures)))
 
-        trained = learner.train(start, site, _seeded(job), on_epoch)
+        trained = learner.train(start, site, seeded(job.plan, job.device), on_epoch)
         if trained.num_examples < 1:
             raise WorkError("the training used no example, so its update has no weight")
         _write_update(Path(job.out), base, [base[n] if n in own else t for n, t in enumerate(trained.weights)])
@@ -78,12 +78,6 @@ def _read_weights(job: Job) -> tuple[Spec, list[Tensor]]:
     return spec, unpack(spec, memoryview(mapped))
 
 
-def _seeded(job: Job) -> Plan:
-    """Give every device its own shuffling and augmentation, the same in every repetition of the run."""
-    offset = int.from_bytes(job.device.encode(), "big") % 1_000_003
-    return msgspec.structs.replace(job.plan, seed=job.plan.seed * 1_000_003 + offset)
-
-
 def _evaluate(learner: Learner, weights: list[Tensor], site: Site, validation: Examples) -> dict[str, float]:
     """Measure the model that the round begins with on images that are never trained on.
 
@@ -100,11 +94,11 @@ def _evaluate(learner: Learner, weights: list[Tensor], site: Site, validation: E
 
 
 def _write_update(out: Path, base: list[Tensor], local: list[Tensor]) -> None:
-    """Write local - base, tensor by tensor; whole-number tensors are not averaged, so their update is zero."""
+    """Write local - base, tensor by tensor."""
     try:
         with out.open("r+b" if out.exists() else "wb") as file:  # an earlier update's file: cheaper to write over
             for before, after in zip(base, local, strict=True):
-                change = after - before if before.dtype.kind == "f" else np.zeros_like(before)
+                change = update_of(before, after)
                 if change.dtype.kind == "f" and not np.isfinite(change).all():
                     raise WorkError("training ended with numbers that are not finite; lower the learning rate")
                 file.write(np.ascontiguousarray(change, before.dtype).data)

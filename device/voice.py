@@ -1,8 +1,11 @@
 """Everything that the device says: its two connections, its topics, its transfers."""
 
+import logging
 import secrets
+from collections import deque
 from typing import Literal
 
+from common.errors import ConfigError
 from common.health import Health
 from common.inbox import Inbox
 from common.limits import Limits
@@ -19,6 +22,7 @@ from common.messages import (
     ReleaseStatus,
     Story,
     StoryEvent,
+    Takeover,
     Want,
     clip,
     encode,
@@ -33,6 +37,11 @@ from device.jobs import Failure, Progress
 from device.store import DeviceStore, current_release
 from device.uploads import Upload
 
+log = logging.getLogger(__name__)
+
+NONCES = 64
+"""How many connections back a Hello is still known: as our own, or as another process's."""
+
 
 class Voice:
     """The device's side of the wire. Two connections, so that bulk cannot delay messages or the will."""
@@ -42,6 +51,9 @@ class Voice:
         self._device = config.device
         self._federation = config.federation
         self._nonce = ""
+        self._nonces: deque[str] = deque(maxlen=NONCES)
+        self._rivals: deque[str] = deque(maxlen=NONCES)
+        self._is_replaced = False
         release = current_release(config.folder)
         self.release = release.release if release else ""
         self.doing = ""
@@ -67,9 +79,10 @@ class Voice:
 
     def stop(self) -> None:
         """Say goodbye and disconnect."""
-        self.say(Bye(device=self._device, nonce=self._nonce))
-        status = self._status("offline", "", "The device stopped.")
-        self._tell(Kind.DEV_STATUS, status, retain=True)
+        if not self._is_replaced:  # else the device is still there: another process speaks for it
+            self.say(Bye(device=self._device, nonce=self._nonce))
+            status = self._status("offline", "", "The device stopped.")
+            self._tell(Kind.DEV_STATUS, status, retain=True)
         self._control.drain(2.0)
         self._control.stop()
         self._bulk.stop()
@@ -88,6 +101,24 @@ class Voice:
     def hello(self) -> None:
         """Tell the coordinator that the device is here."""
         self.say(Hello(device=self._device, nonce=self._nonce))
+
+    def stand_back(self, takeover: Takeover) -> None:
+        """Answer that another connection has this device's name; raises ConfigError where this process must end.
+
+        One of our own that is heard of late, and a process that is long dead, do not insist: a Hello sets them right.
+        Whoever lives says Hello, too, and the older process hears of it for the second time first: the newer one wins.
+        """
+        if takeover.nonce != self._nonce:
+            return
+        self._is_replaced = takeover.by in self._rivals
+        if self._is_replaced:
+            text = f"another process speaks as {self._device}, so this one ends; stop one of the two, or rename it"
+            self._event("replaced", 0, text)
+            raise ConfigError(text)
+        if takeover.by not in self._nonces:
+            self._rivals.append(takeover.by)
+            log.warning("another process speaks as %s, or has just ended", self._device)
+        self.hello()
 
     def say(self, message: Hello | Bye | CheckIn | Accept | Decline | Failed | Offer | Want) -> None:
         """Send a message to the coordinator."""
@@ -128,6 +159,7 @@ class Voice:
     def _new_will(self) -> Will:
         """Draw the nonce of the next connection, so that a late will of an earlier one is known by its own."""
         self._nonce = secrets.token_hex(4)
+        self._nonces.append(self._nonce)
         name, status = self._topic(Kind.DEV_STATUS), self._status("offline", "", "The connection broke.")
         return Will(name, self._signer.will(name, encode_story(status)))
 

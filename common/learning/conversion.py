@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 
 from common.errors import ConfigError, WorkError
 from common.files import write_atomic
-from common.learning.export import Variant
 from common.learning.framework import ConverterError, tf
 from common.learning.quiet import quiet
-from common.learning.seam import Images
+from common.learning.seam import Images, Variant
 from common.learning.slimming import float_operators, slim
 
 CALIBRATION_IMAGES = 200

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,6 +30,12 @@ def chart(plan: Plan, num_examples: int) -> Course:
     per_epoch = max(-(-num_examples // plan.batch_size), 1)
     steps = plan.steps or plan.epochs * per_epoch
     return Course(-(-steps // per_epoch), steps, per_epoch)
+
+
+def seeded(plan: Plan, device: str) -> Plan:
+    """Give a device its own shuffling and augmentation in a round, the same in every repetition of the run."""
+    offset = int.from_bytes(device.encode(), "big") % 1_000_003
+    return msgspec.structs.replace(plan, seed=plan.seed * 1_000_003 + offset)
 
 
 def batches(count: int, batch_size: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:

@@ -3,7 +3,7 @@
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,6 @@ from common.errors import ConfigError, DataError
 from common.learning.quiet import quiet
 from common.learning.seam import Images
 
-Variant: TypeAlias = Literal["float32", "float16", "dynamic", "int8"]
 INTERPRETERS = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter")
 
 

@@ -16,10 +16,9 @@ from common.learning import conversion, keras_files
 from common.learning.augmentation import Augmentation, draw
 from common.learning.course import Course, Patience, balance, batches, chart, hold_out
 from common.learning.evaluation import evaluate
-from common.learning.export import Variant
 from common.learning.framework import keras, tf
 from common.learning.keras_step import Batch, Pull, Stepper
-from common.learning.seam import Examples, Images, OnEpoch, Site, Trained
+from common.learning.seam import Examples, Images, OnEpoch, Site, Trained, Variant
 from common.messages import Plan
 from common.weights import Spec, Tensor, spec_of
 

@@ -7,10 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.learning.augmentation import Changes
+from common.learning.evaluation import THRESHOLD
 from common.learning.framework import keras, tf
 from common.learning.seam import Images
-
-THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ from common.weights import Spec, Tensor
 
 Images: TypeAlias = NDArray[np.uint8]
 Labels: TypeAlias = NDArray[np.int64]
+Variant: TypeAlias = Literal["float32", "float16", "dynamic", "int8"]
+"""What a TFLite file stores and computes in: see `conversion.convert`."""
 
 BUILT_IN_MODELS: Mapping[str, str] = {
     "simple_cnn": "common.learning.models:simple_cnn",
@@ -103,8 +105,8 @@ class FileLearner(Learner, Protocol):
         Raises DataError that names the file.
         """
 
-    def convert(self, weights: list[Tensor], variant: str, images: Images) -> bytes:
-        """Convert to a TFLite `variant` (see `export.Variant`), calibrated on `images`. Raises WorkError."""
+    def convert(self, weights: list[Tensor], variant: Variant, images: Images) -> bytes:
+        """Convert to a TFLite variant, calibrated on `images` where it is int8. Raises ConfigError or WorkError."""
 
 
 def resolve(entry: str, key: str) -> Callable[..., Any]:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from common.errors import ConfigError, DataError, WorkError
 from common.files import write_atomic
 from common.learning.evaluation import THRESHOLD, evaluate
-from common.learning.export import Variant, interpret
-from common.learning.seam import Examples, FileLearner, Site
+from common.learning.export import interpret
+from common.learning.seam import Examples, FileLearner, Site, Variant
 from common.weights import Tensor
 
 THREADS = 2

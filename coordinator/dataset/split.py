@@ -81,7 +81,7 @@ class SplitReport(msgspec.Struct, frozen=True):
     parts: tuple[Part, ...]
 
 
-class _Group(msgspec.Struct, frozen=True):
+class Group(msgspec.Struct, frozen=True):
     """Near copies of one image, sorted by name, and the label that most of them have."""
 
     items: tuple[Labelled, ...]
@@ -102,8 +102,8 @@ def split(images: Path, out: Path, options: SplitOptions) -> SplitReport:
         items = find_labelled(images, options.label_names)
     except OSError as error:
         raise ConfigError(f"{error.filename}: {error.strerror}; correct the path or its rights") from error
-    groups, exact_copies, skipped = _find_groups(items)
-    parts = _deal(groups, shares, options)
+    groups, exact_copies, skipped = find_groups(items)
+    parts = deal(groups, shares, options)
     report = SplitReport(
         seed=options.seed,
         files=sum(len(group.items) for group in groups),
@@ -152,7 +152,7 @@ def _part_shares(options: SplitOptions) -> dict[str, float]:
     return {name: share for name, share in shares.items() if share > 0}
 
 
-def _find_groups(items: Sequence[Labelled]) -> tuple[list[_Group], int, list[str]]:
+def find_groups(items: Sequence[Labelled]) -> tuple[list[Group], int, list[str]]:
     """Group near copies; also the number of exact copies, and a sentence for each file that is no image."""
     same: dict[bytes, list[Labelled]] = {}
     fingerprints: dict[bytes, Fingerprint] = {}
@@ -178,15 +178,15 @@ def _find_groups(items: Sequence[Labelled]) -> tuple[list[_Group], int, list[str
     return groups, sum(len(found) - 1 for found in copies), skipped
 
 
-def _group(items: list[Labelled]) -> _Group:
+def _group(items: list[Labelled]) -> Group:
     positive = sum(item.label for item in items)
-    return _Group(tuple(sorted(items, key=lambda item: item.name)), int(2 * positive > len(items)))
+    return Group(tuple(sorted(items, key=lambda item: item.name)), int(2 * positive > len(items)))
 
 
-def _deal(groups: Sequence[_Group], even: Shares, options: SplitOptions) -> dict[str, list[_Group]]:
+def deal(groups: Sequence[Group], even: Shares, options: SplitOptions) -> dict[str, list[Group]]:
     """Deal the groups out by the shares that the skew gives, in which no part lacks a label if that can be."""
     if not options.keep_twins:
-        groups = [_Group((item,), item.label) for group in groups for item in group.items]
+        groups = [Group((item,), item.label) for group in groups for item in group.items]
     sites = [site for site in options.sites if site in even or site + UNSEEN in even]
     seed = options.seed * DRAWS
     for number in range(seed, seed + (1 if options.skew == "none" else DRAWS)):
@@ -196,9 +196,9 @@ def _deal(groups: Sequence[_Group], even: Shares, options: SplitOptions) -> dict
     return parts
 
 
-def _assign(groups: Sequence[_Group], shares: Sequence[Mapping[str, float]], seed: int) -> dict[str, list[_Group]]:
+def _assign(groups: Sequence[Group], shares: Sequence[Mapping[str, float]], seed: int) -> dict[str, list[Group]]:
     """Deal the groups of each label out to the parts."""
-    parts: dict[str, list[_Group]] = {name: [] for name in shares[0]}
+    parts: dict[str, list[Group]] = {name: [] for name in shares[0]}
     for label, wanted in enumerate(shares):
         dealt = dict.fromkeys(wanted, 0)
         for group in sorted((group for group in groups if group.label == label), key=lambda g: _rank(g, seed)):
@@ -213,16 +213,16 @@ def _name_of(item: Labelled) -> str:
     return item.name
 
 
-def _rank(group: _Group, seed: int) -> bytes:
+def _rank(group: Group, seed: int) -> bytes:
     return hashlib.sha256(f"{seed}:{group.items[0].name}".encode()).digest()
 
 
-def _describe(name: str, groups: Sequence[_Group], label_names: Sequence[str]) -> Part:
+def _describe(name: str, groups: Sequence[Group], label_names: Sequence[str]) -> Part:
     found = Counter(label_names[item.label] for group in groups for item in group.items)
     return Part(name, found.total(), {label: found[label] for label in label_names}, len(groups))
 
 
-def _names(groups: Iterable[_Group]) -> tuple[tuple[str, ...], ...]:
+def _names(groups: Iterable[Group]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(item.name for item in group.items) for group in groups)
 
 

@@ -56,5 +56,25 @@ def aggregation(folder: Path, devices: int, strategies: tuple[str, ...]) -> None
     show_aggregation(measure(folder, devices, strategies or STRATEGIES, out.print), out)
 
 
+@main.command()
+@click.option("--images", type=click.Path(path_type=Path), help="A folder with yes/ and no/.")
+@click.option("--weights", default="imagenet", show_default=True, help="Pretrained MobileNetV2 weights, or 'imagenet'.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Of the finished cells [default: runs/results]")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("docs"), show_default=True, help="Of results.md.")
+@click.option("--quick", is_flag=True, help="A small comparison on drawn slices; all of it goes into the folder.")
+def results(images: Path | None, weights: str, folder: Path | None, out: Path, quick: bool) -> None:
+    """Compare federated training with central training, and each site alone. Goes on where it was interrupted."""
+    from common.errors import ConfigError
+    from coordinator.rehearsal.results import command, grid
+
+    if quick:
+        click.echo(command.run(command.quick_order(folder or Path("runs/results-quick"))))
+        return
+    if images is None or not images.is_dir():
+        raise ConfigError("--images: name a folder that holds one folder a label, yes/ and no/; or give --quick")
+    order = command.Order(grid.full(weights), images, folder or Path("runs/results"), out, "Results")
+    click.echo(command.run(order))
+
+
 if __name__ == "__main__":
     main(prog_name="fedpi-rehearsal")

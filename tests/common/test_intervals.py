@@ -68,6 +68,6 @@ def test_f1_and_the_curve_of_precision_and_recall_of_a_hand_counted_example() ->
     labels, probabilities = np.array([0, 0, 0, 1, 1]), np.array([0.1, 0.4, 0.7, 0.6, 0.9])
     assert evaluate(probabilities, labels).f1 == pytest.approx(2 * 2 / (2 * 2 + 1 + 0))
     points = precision_recall_points(probabilities, labels)
-    assert (1.0, 2 / 3) in [(x, pytest.approx(y)) for x, y in points]
+    assert any(point == pytest.approx((1.0, 2 / 3)) for point in points)
     assert points[-1] == (0.0, 1.0)
     assert precision_recall_points(probabilities, np.zeros(5, np.int64)) == []

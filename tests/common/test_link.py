@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from common import link as link_module
 from common.config import BrokerConfig
 from common.inbox import Inbox
 from common.link import Down, Link, Received, Subscribed, Up, Will
@@ -162,3 +163,29 @@ def test_nobody_listens(free_port: int) -> None:
         down = await_(inbox, Down)[0]
         assert isinstance(down, Down)
         assert str(free_port) in down.reason
+
+
+@pytest.mark.parametrize(
+    ("answer", "levels"),
+    [
+        (b"\x20\x02\x00\x01", [5, 4]),  # the CONNACK of 3.1.1 that refuses a version
+        (b"", [5] * link_module.CLOSED + [4]),
+    ],
+)
+def test_a_broker_that_takes_no_mqtt_5_is_met_with_3_1_1(
+    monkeypatch: pytest.MonkeyPatch, answer: bytes, levels: list[int]
+) -> None:
+    monkeypatch.setattr(link_module, "BACKOFF_MAX_S", 0.01)
+    seen: list[int] = []
+
+    def talk(line: socket.socket) -> None:
+        seen.append(line.recv(1000).partition(b"\x00\x04MQTT")[2][0])
+        line.sendall(b"\x20\x02\x00\x00" if seen[-1] == 4 else answer)
+        if seen[-1] == 4:
+            line.recv(1000)
+
+    with server(talk) as broker, linked(broker, "old") as (_, inbox):
+        (up,) = await_(inbox, Up)
+    assert isinstance(up, Up)
+    assert up.limits.protocol == "3.1.1"
+    assert seen == levels

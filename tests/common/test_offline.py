@@ -109,7 +109,7 @@ def test_patience_without_a_validation_share_is_refused() -> None:
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_weights_of_another_model_or_kind_are_refused_by_name(images: Path, tmp_path: Path) -> None:
     given = ("train", "--data", images, "--option", "image_size=16", "--epochs", 0, "--no-plot")
-    np.savez(tmp_path / "other.npz", **{"lstm/0": np.zeros(3, np.float32)})
+    np.savez(tmp_path / "other.npz", lstm=np.zeros(3, np.float32))
     code, said = refusal(device, *given, "--init", tmp_path / "other.npz", "--out", tmp_path / "out.h5")
     assert (code, "other.npz: it has no layer of model 'simple_cnn'" in said) == (65, True)
     (tmp_path / "cut.weights.h5").write_bytes(b"\x89HDF\r\n\x1a\nand nothing more")

@@ -7,7 +7,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from common.learning.personal import bare
+from common.learning.course import hold_out
+from common.learning.evaluation import evaluate
+from common.learning.personal import bare, places
 from common.learning.seam import Examples, Learner, Site, build
 from common.messages import ModelChoice, Plan
 from common.weights import Tensor
@@ -59,11 +61,12 @@ def test_training_stops_when_validation_gets_no_better_and_gives_the_best_epoch_
     losses = [metrics["validation_loss"] for metrics in told]
     best = int(np.argmin(losses)) + 1
     assert len(told) == best + 2 < 40
+    held = hold_out(site().train, 0.3)[1]
+    assert evaluate(learner.predict(weights, held.images), held.labels).loss == pytest.approx(losses[best - 1])
     plan = msgspec.structs.replace(PLAN, epochs=40, learning_rate=0.02, validation_share=0.3)
     seen: list[float] = []
     other = learner.train(start, site(), plan, lambda _epoch, metrics: seen.append(metrics["validation_loss"]))
     assert seen[: len(losses)] == losses
-    assert not same(other.weights, weights)
     assert other.num_examples == 28
 
 
@@ -74,6 +77,8 @@ def test_a_step_count_beats_epochs(learner: Learner) -> None:
     assert same(by_epochs, by_steps)
     assert len(told) == 2
     assert not same(train(learner, start, steps=7)[0], by_steps)
+    one, _ = train(learner, start, steps=1)  # Adam's first step moves no weight by more than the rate
+    assert max(float(np.abs(a - b).max()) for a, b in zip(start, one, strict=True)) < PLAN.learning_rate * 1.01
 
 
 def test_a_proximal_term_holds_the_weights_near_the_global_ones(learner: Learner) -> None:
@@ -162,6 +167,8 @@ def test_the_variant_has_the_layers_of_the_small_cnn_and_two_more(learner: Learn
     assert shared.items() <= ours.items()
     extra = {f"sequential/extra_{layer}/{kind}" for layer in ("conv", "dense") for kind in ("kernel", "bias")}
     assert ours.keys() - shared.keys() == extra
+    spec, plan = variant().spec(), msgspec.structs.replace(PLAN, personal=("*/extra_*",))
+    assert {bare(spec[place].name) for place in places(spec, plan)} == extra
 
 
 @pytest.mark.parametrize("freeze", [True, False])

@@ -1,5 +1,6 @@
 """The one gate that an update passes before it counts."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,16 @@ def test_a_number_that_is_not_finite_is_found_anywhere_and_its_tensor_named(
     tensors[which].reshape(-1)[place % tensors[which].size] = value
     reason = refuse_body(written(tmp_path, tensors), SPEC)
     assert reason == f"tensor {NAMES[which]!r} holds a number that is not finite"
+
+
+def test_an_update_that_is_too_long_is_refused_with_its_norm(tmp_path: Path) -> None:
+    tensors = [np.full_like(tensor, 3) for tensor in TENSORS]
+    path, norm = written(tmp_path, tensors), 3 * math.sqrt(sum(tensor.size for tensor in tensors))
+    assert refuse_body(path, SPEC) is None
+    assert refuse_body(path, SPEC, Limits(max_update_norm=norm * 1.01)) is None
+    limit = norm * 0.99
+    reason = refuse_body(path, SPEC, Limits(max_update_norm=limit))
+    assert reason == f"the update's norm is {norm:.6g}; at most {limit:.6g} is admitted"
 
 
 def test_whole_numbers_are_always_finite(tmp_path: Path) -> None:

@@ -56,6 +56,8 @@ def test_nothing_to_draw_is_one_sentence(config_path: Path, journal: Store, tmp_
 
 
 @pytest.mark.tensorflow
+# Keras reads TensorFlow's variables in a way that NumPy 2 discourages.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_the_live_global_model_is_measured_beside_a_file(tmp_path: Path) -> None:
     for place, part in enumerate(("train", "held")):
         draw_slices(tmp_path / part, 5, seed=place, size=48)

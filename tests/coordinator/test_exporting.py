@@ -240,3 +240,24 @@ def test_real_model_is_exported_compared_and_released(tmp_path: Path) -> None:
     release = store.newest_release()
     assert release is not None
     assert release.release == found.release
+
+    result = CliRunner().invoke(main, [*arguments, "--variant", "int8"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    quantised = msgspec.convert(json.loads(result.stdout), exporting.Export)
+    assert quantised.variant == "int8"
+    assert quantised.size == (tmp_path / "out/model.tflite").stat().st_size < found.size / 2
+    assert quantised.agreement is not None
+    assert 1e-6 < quantised.agreement.max_difference < 0.05
+    newest = store.newest_release()
+    assert newest is not None
+    assert newest.release == quantised.release != found.release
+
+
+def test_a_model_without_other_forms_says_so(
+    config: CoordinatorConfig, journal: Store, learner: Converter, tmp_path: Path
+) -> None:
+    keep(config, journal, learner, seed=1)
+    model = read_global(journal, BlobStore(config.global_models), learner)
+    found = export(learner, model, DataConfig(), tmp_path, silent)
+    with pytest.raises(ConfigError, match="--variant: this model has no other TFLite form"):
+        exporting.convert(found, learner, model, DataConfig(), "int8")

@@ -23,6 +23,7 @@ from common.messages import (
     Receipt,
     Ref,
     StoryEvent,
+    Takeover,
     Want,
     encode,
     encode_story,
@@ -134,6 +135,17 @@ def test_the_late_will_and_the_late_goodbye_of_an_old_connection_change_nothing(
     state(reception, DeviceStatus(device="pi", nonce="1", state="offline"))
     assert say(reception, Bye(device="pi", nonce="1")) == Arrival()
     assert reception.present == {"pi"}
+
+
+def test_who_comes_under_a_name_in_use_is_the_newer_one_and_the_older_one_is_told(reception: Reception) -> None:
+    assert say(reception, Hello(device="pi", nonce="1")) == Arrival()
+    assert say(reception, Hello(device="pi", nonce="1")) == Arrival()
+    told = Arrival(takeover=Takeover(device="pi", nonce="1", by="2"))
+    assert say(reception, Hello(device="pi", nonce="2")) == told
+    state(reception, DeviceStatus(device="pi", nonce="1", state="online"))
+    assert say(reception, Bye(device="pi", nonce="1")) == Arrival()
+    assert say(reception, Bye(device="pi", nonce="2")) == Arrival(event=events.Left(device="pi"))
+    assert say(reception, Hello(device="pi", nonce="3")) == Arrival()
 
 
 def test_what_devices_say_of_themselves_is_written_down(tmp_path: Path) -> None:

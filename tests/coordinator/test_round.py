@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from common.messages import Invite, ModelChoice, Offer, Plan, Receipt, Ref, Refusal
-from coordinator.admission import Limits
+from coordinator.admission import MAX_OFFERS, Limits
 from coordinator.events import (
     Accepted,
     Advanced,
@@ -159,6 +159,17 @@ def test_a_round_in_which_all_report() -> None:
     assert run.take(Aggregated(result=RESULT)) == [Announce()]
     assert (run.phase(), run.state.result) == (Phase.COMMITTED, RESULT)
     assert [(m.num_examples, m.metrics) for m in run.state.reported] == [(3, {"loss": 0.5})] * 3
+
+
+def test_a_device_that_offers_one_update_after_the_other_is_refused() -> None:
+    run = reporting()
+    for number in range(MAX_OFFERS):
+        update = ref(f"{number:x}")
+        assert run.take(Offered(offer=offer("a", update=update))) == [Collect(offer=offer("a", update=update))]
+        assert run.take(Offered(offer=offer("a", update=update))) == [Collect(offer=offer("a", update=update))]
+    run.take(Offered(offer=offer("a", update=RESULT)))
+    assert run.standing("a") is Standing.REFUSED
+    assert run.state.members[0].reason == f"{MAX_OFFERS + 1} different updates in one round are too many"
 
 
 def test_a_lost_invitation_is_said_again() -> None:

@@ -18,7 +18,7 @@ from device.personal import PersonalLayers
 from device.runner import Workshop
 
 OPTIONS = {"tensors": 3, "parameters": 12}
-LEARNER = NumpyLearner(NumpyOptions(**OPTIONS))
+LEARNER = NumpyLearner(NumpyOptions(tensors=3, parameters=12))
 SPEC = LEARNER.spec()
 PLAN = Plan(model=ModelChoice(name="numpy", options=OPTIONS), epochs=2, seed=7, personal=("tensor-001",))
 

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from common.errors import FedpiError
@@ -17,6 +17,10 @@ from tests.faults.report import Injection, Undisturbed
 from tests.faults.row import Row
 from tests.faults.table import ROWS
 
+MATRIX = (1, 4, 10)
+"""Rows that every broker is put through, beside the undisturbed round."""
+SHORT_MATRIX = (4,)
+MATRIX_INJECTIONS = 4
 LANES = 3
 """Processes beside each other. A round keeps two cores busy for a part of its time only."""
 
@@ -27,6 +31,16 @@ class Unit:
 
     seeds: tuple[tuple[int, tuple[int, ...]], ...]
     folder: Path
+    broker: str = ""
+    """In place of the one that the setup names."""
+
+    @property
+    def injections(self) -> list[tuple[Row, int]]:
+        """Rows and seeds, one after the other."""
+        rows = {number: ROWS[number] for number, _ in self.seeds}
+        if self.broker:
+            rows = {n: replace(row, setup=replace(row.setup, broker=self.broker)) for n, row in rows.items()}
+        return [(rows[number], seed) for number, seeds in self.seeds for seed in seeds]
 
 
 @dataclass
@@ -72,11 +86,18 @@ def units(rows: Sequence[Row], seeds: Sequence[int] | None, folder: Path) -> lis
     return [Unit(tuple((row.number, row.short_seeds) for row in group), folder) for _, group in ordered_groups]
 
 
+def matrix(kinds: Sequence[str], rows: Sequence[Row], seeds: Sequence[int] | None, folder: Path) -> list[Unit]:
+    """Cut the work of the brokers beside Mosquitto: one unit a broker, for the full table or the short one (None)."""
+    numbers = [row.number for row in rows if row.number in (SHORT_MATRIX if seeds is None else MATRIX)]
+    chosen = (0,) if seeds is None else tuple(seeds[:MATRIX_INJECTIONS])
+    return [Unit(tuple((number, chosen) for number in numbers), folder / kind, kind) for kind in kinds]
+
+
 def run_unit(unit: Unit) -> Found:
     """Run every injection of a unit; after one that was not survived comes a new federation."""
     found, arena = Found(), None
     try:
-        for row, seed in [(ROWS[number], seed) for number, seeds in unit.seeds for seed in seeds]:
+        for row, seed in unit.injections:
             began = time.time()
             if arena is None:
                 arena = Arena(unit.folder / f"row-{row.number}-seed-{seed}", row.setup)
@@ -105,6 +126,7 @@ def undisturbed(arena: Arena) -> Undisturbed:
     base, model, expected = trial.ids[0]
     return Undisturbed(
         folder=arena.folder.name,
+        broker=arena.setup.broker,
         base=base,
         model=model,
         oracle=expected,
@@ -124,6 +146,7 @@ def inject(arena: Arena, row: Row, seed: int) -> Injection:
     arena.check_logs(logs, row.expects)
     return Injection(
         row=row.number,
+        broker=row.setup.broker,
         seed=seed,
         survived=True,
         recovery_s=outcome.recovery_s,
@@ -137,6 +160,7 @@ def inject(arena: Arena, row: Row, seed: int) -> Injection:
 def _failed(arena: Arena, row: Row, seed: int, reason: str, seconds: float) -> Injection:
     return Injection(
         row=row.number,
+        broker=row.setup.broker,
         seed=seed,
         survived=False,
         recovery_s=0.0,
@@ -148,4 +172,5 @@ def _failed(arena: Arena, row: Row, seed: int, reason: str, seconds: float) -> I
 
 
 def _replay(row: Row, seed: int) -> str:
-    return f"make faults ROWS={row.number} SEED={seed} INJECTIONS=1"
+    broker = "" if row.setup.broker == "mosquitto" else f" BROKERS={row.setup.broker}"
+    return f"make faults ROWS={row.number} SEED={seed} INJECTIONS=1{broker}"

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 import yaml
@@ -24,6 +24,7 @@ from tests.faults.power import Disk
 CONTROL, STRUCK, CLOCK, FILLER = "fault.json", "struck.json", "clock", "filler"
 BLOCK = 4096
 NOT_A_NUMBER = bytes.fromhex("0000c07f")
+Action: TypeAlias = Literal["kill", "cut", "fill", "spoil"]
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -32,7 +33,7 @@ class Fault(msgspec.Struct, frozen=True):
 
     place: str
     nth: int = 1
-    action: Literal["kill", "cut", "fill", "spoil"] = "kill"
+    action: Action = "kill"
     seed: int = 0
     slack: int = 0
 
@@ -212,19 +213,24 @@ def wrap_edges(striker: Striker) -> None:
 
 
 def _edge(before: Any, event: Any, after: Any) -> str:
+    from coordinator.events import Failed
+
     refused = [m for m in after.members if m.standing.value == "refused"]
-    is_refusal = len(refused) > len([m for m in before.members if m.standing.value == "refused"])
-    return f"{type(event).__name__} {before.phase.value}>{after.phase.value}{' refused' if is_refusal else ''}"
+    if len(refused) > len([m for m in before.members if m.standing.value == "refused"]):
+        return f"{type(event).__name__} refused"
+    if isinstance(event, Failed):  # the round waits for others, or for nobody: what comes faster
+        return "Failed"
+    return f"{type(event).__name__} {before.phase.value}>{after.phase.value}"
 
 
 def main() -> None:
     """Set everything up and run the command of fedpi."""
     folder, room, command = Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
     state = yaml.safe_load(Path(command[-1]).read_text(encoding="utf-8"))["state"]
-    if plant := os.environ.get("FEDPI_PLANT"):
-        from tests.faults import plants
+    if bug := os.environ.get("FEDPI_PLANT"):
+        from tests.faults.plants import plant
 
-        plants.plant(plant)
+        plant(bug)
     striker = Striker(folder, Path(state))
     shift_clock(folder)
     wrap_blobs(striker)

@@ -18,7 +18,7 @@ class Disk:
         self._durable = {_inode(path): _stamp(path) for path in self._files()}
         self._commit = (b"", 0)
         self._fsync = os.fsync
-        os.fsync = self._sync
+        os.fsync = self._sync  # type: ignore[assignment]  # nobody here syncs a file object
 
     def note_commit(self) -> None:
         """Note that all of the journal is durable now."""

@@ -1,7 +1,7 @@
 """What `runs/faults/report.json` holds, and the table that people read."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -11,11 +11,14 @@ from tests.faults.row import Row
 if TYPE_CHECKING:
     from rich.table import Table
 
+NO_MATRIX: Mapping[str, str] = {}
+
 
 class Injection(msgspec.Struct, frozen=True, kw_only=True):
     """One fault, injected once. `resent_share`: chunk bytes sent again, as a share of the model."""
 
     row: int
+    broker: str
     seed: int
     survived: bool
     recovery_s: float
@@ -29,6 +32,7 @@ class Undisturbed(msgspec.Struct, frozen=True, kw_only=True):
     """The first round of a federation, without a fault: blob ids of its base, of what it made, of the oracle's."""
 
     folder: str
+    broker: str
     base: str
     model: str
     oracle: str
@@ -54,6 +58,15 @@ class RowReport(msgspec.Struct, frozen=True, kw_only=True):
     each: tuple[Injection, ...]
 
 
+class BrokerReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A broker beside Mosquitto: how many undisturbed rounds were the oracle's, and its rows; or why it was skipped."""
+
+    broker: str
+    skipped: str
+    undisturbed: int
+    rows: tuple[RowReport, ...]
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """The whole run."""
 
@@ -61,19 +74,40 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     all_survived: bool
     undisturbed: tuple[Undisturbed, ...]
     rows: tuple[RowReport, ...]
+    brokers: tuple[BrokerReport, ...] = ()
 
 
 def summarise(
-    rows: Sequence[Row], injections: Sequence[Injection], undisturbed: Sequence[Undisturbed], seconds: float
+    rows: Sequence[Row],
+    injections: Sequence[Injection],
+    undisturbed: Sequence[Undisturbed],
+    seconds: float,
+    matrix: Mapping[str, str] = NO_MATRIX,
 ) -> Report:
-    """Put the rows that were run together."""
-    reports = tuple(_row(row, [i for i in injections if i.row == row.number]) for row in rows)
+    """Put what was run together. `matrix`: the other brokers, with a sentence where one was skipped."""
+    ours = [i for i in injections if i.broker not in matrix]
+    reports = tuple(_row(row, [i for i in ours if i.row == row.number]) for row in rows)
+    brokers = tuple(
+        BrokerReport(
+            broker=kind,
+            skipped=skipped,
+            undisturbed=sum(u.broker == kind for u in undisturbed),
+            rows=tuple(_row(row, mine) for row in rows if (mine := _of(injections, row.number, kind))),
+        )
+        for kind, skipped in matrix.items()
+    )
+    every = [*reports, *(report for broker in brokers for report in broker.rows)]
     return Report(
         seconds=seconds,
-        all_survived=all(report.verdict == "survived" for report in reports),
+        all_survived=all(report.verdict == "survived" for report in every),
         undisturbed=tuple(undisturbed),
         rows=reports,
+        brokers=brokers,
     )
+
+
+def _of(injections: Sequence[Injection], number: int, broker: str) -> list[Injection]:
+    return [i for i in injections if (i.row, i.broker) == (number, broker)]
 
 
 def _row(row: Row, injections: Sequence[Injection]) -> RowReport:
@@ -104,9 +138,11 @@ def table_of(report: Report) -> "Table":
     table = Table(title="Faults")
     for name in ("#", "fault", "injections", "survived", "recovery, median", "worst", "sent again", "worst", "verdict"):
         table.add_column(name, justify="left" if name in {"fault", "verdict"} else "right")
-    for row in report.rows:
+    named = [(str(row.row), row) for row in report.rows]
+    named += [(f"{broker.broker} {row.row}", row) for broker in report.brokers for row in broker.rows]
+    for name, row in named:
         table.add_row(
-            str(row.row),
+            name,
             row.fault,
             str(row.injections),
             str(row.survived),

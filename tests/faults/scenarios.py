@@ -11,7 +11,7 @@ from common.topics import Kind
 from tests.faults import victims
 from tests.faults.arena import DEVICES, Arena, Trial
 from tests.faults.launcher import Fault
-from tests.faults.passing import Passing, Way, carries
+from tests.faults.passing import COORDINATOR, Passing, Way, carries
 
 DEAF = DEVICES[:3]
 """Those that a scenario keeps out: one of them leaves enough for a round, three do not."""
@@ -113,6 +113,15 @@ def restart(arena: Arena, device: str) -> None:
     """End a device at once, and start it again."""
     arena.processes.pop(device).kill()
     arena.start_device(device)
+
+
+def shorten_selection(arena: Arena, seconds: float) -> None:
+    """Let rounds wait so long only for devices that are away."""
+    if arena.options.round.selection_s != seconds:
+        victims.reconfigure(arena, COORDINATOR, round={"selection_s": seconds})
+        arena.processes.pop(COORDINATOR).kill()
+        arena.start_coordinator()
+        arena.settle()
 
 
 def _lose(arena: Arena, kind: type[CheckIn | Invite], devices: tuple[str, ...], times: int = 1_000_000) -> None:

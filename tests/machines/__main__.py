@@ -5,6 +5,7 @@ Needs root, debootstrap and systemd-container, and about 12 GB below --folder. W
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from tests.machines.hosts import MEDIA, Host, network
 from tests.machines.roots import ROOT, SUITES, MachineError, System, fetch_wheels, find_mirror, make_root, take_clone
 
 ROLES = {"hub": ("broker", "coordinator"), "rpi1": ("device", "inference"), "rpi2": ("device", "inference")}
+TOOLS = ("debootstrap", "systemd-nspawn", "ip", "nsenter")
 Tell = Callable[[str], None]
 
 
@@ -65,9 +67,10 @@ def main(folder: Path, out: Path, suite: str, mirror: str | None, **flags: bool)
     def tell(text: str) -> None:
         click.echo(f"[{time.monotonic() - began:6.1f} s] {text}")
 
-    plan = Plan(folder.absolute(), System(suite, "amd64", mirror or find_mirror()), flags["keep"], flags["arm64"])
     report: dict[str, Any] = {"suite": suite}
     try:
+        require_tools()
+        plan = Plan(folder.absolute(), System(suite, "amd64", mirror or find_mirror()), flags["keep"], flags["arm64"])
         execute(plan, report, tell)
     except (MachineError, subprocess.TimeoutExpired) as error:
         report["failed"] = str(error)
@@ -77,6 +80,14 @@ def main(folder: Path, out: Path, suite: str, mirror: str | None, **flags: bool)
         out.mkdir(parents=True, exist_ok=True)
         (out / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         tell(f"{out / 'report.json'} is written")
+
+
+def require_tools() -> None:
+    """Raise MachineError where this machine lacks what it takes."""
+    if os.geteuid() != 0:
+        raise MachineError("this needs root")
+    if missing := [name for name in TOOLS if shutil.which(name) is None]:
+        raise MachineError(f"{', '.join(missing)} not found; apt install debootstrap systemd-container iproute2")
 
 
 def execute(plan: Plan, report: dict[str, Any], tell: Tell) -> None:
@@ -123,6 +134,7 @@ def run(hosts: dict[str, Host], images: Path, report: dict[str, Any], tell: Tell
     federation.coordinator("export", "--release")
     report["again_s"] = check_idempotence(hosts["rpi1"])
     report["trials"] = trials.run_all(federation, tell)
+    check_uninstall(hosts["rpi2"])
     report["entries_with_round"] = len(hub.entries("_SYSTEMD_UNIT=fedpi-coordinator.service", "ROUND=1"))
 
 
@@ -147,6 +159,18 @@ def check_idempotence(host: Host) -> float:
     if [host.invocation(unit) for unit in units] != before:
         raise MachineError("a second install.sh started services anew")
     return round(took, 1)
+
+
+def check_uninstall(host: Host) -> None:
+    """Remove the services: data stays. Then all of it: nothing does."""
+    data = ("/etc/fedpi/device.yaml", "/var/lib/fedpi/device")
+    for words, are_left in (((), True), (("--purge",), False)):
+        install(host, "--uninstall", *words)
+        if [(host.root / path.lstrip("/")).exists() for path in data] != [are_left] * 2:
+            raise MachineError(f"install.sh --uninstall {' '.join(words)} did not leave what it should: {data}")
+    left = host.run("sh", "-c", "ls -d /opt/fedpi /etc/systemd/system/fedpi* /usr/local/bin/fedpi*", check=False).stdout
+    if left or host.run("id", "fedpi", check=False).returncode == 0:
+        raise MachineError(f"install.sh --uninstall --purge left {left or 'the account'}")
 
 
 @contextlib.contextmanager

@@ -124,7 +124,7 @@ def configure_hub(hub: Host, federation: str) -> None:
         "model": {"name": "simple_cnn", "options": {"image_size": 48}},
         "initial": {"source": "train", "epochs": 2},
         "data": {"images": "/srv/images"},
-        "training": {"epochs": 60},  # some seconds, in which faults strike
+        "training": {"epochs": 150},  # some seconds, in which faults strike
         "round": {"goal": 2, "minimum": 2, "selection_s": 120, "deadline_s": 150},
     }
     # The broker does not run yet, and the coordinator waits for it.

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from common.journal import ALERTS
-from tests.machines.federation import Federation, offline
+from tests.machines.federation import DEVICE, Federation, offline
 from tests.machines.hosts import MEDIA, Host
 from tests.machines.roots import MachineError
 
@@ -47,7 +47,14 @@ def run_all(federation: Federation, tell: Callable[[str], None]) -> list[dict[st
     """Try every fault; raises MachineError at the first that does not mend itself."""
     done = []
     trials = [partial(mend, federation, fault) for fault in in_a_round(federation)]
-    others = (serve_alone, stop_main_loops, starve_trainer, failed_upgrade_of_device, failed_upgrade_of_coordinator)
+    others = (
+        serve_alone,
+        mend_configuration,
+        stop_main_loops,
+        starve_trainer,
+        failed_upgrade_of_device,
+        failed_upgrade_of_coordinator,
+    )
     trials += [partial(trial, federation) for trial in others]
     for trial in trials:
         outcome = trial()
@@ -138,6 +145,23 @@ def serve_alone(federation: Federation) -> Outcome:
     return Outcome(
         "device stopped", "fedpi-inference", answered, wait_for_commit(federation, before, began), answer["text"]
     )
+
+
+def mend_configuration(federation: Federation) -> Outcome:
+    """Break a device's configuration: it stays down, and comes back by itself when the file is mended."""
+    host, before, began = federation.devices[0], federation.last_round(), time.monotonic()
+    host.run("sed", "--in-place", "s/^data:/dtaa:/", DEVICE)
+    host.run("systemctl", "restart", "--no-block", "fedpi-device")
+    federation.wait_for("a refused configuration", lambda: host.show("fedpi-device", "ExecMainStatus") == "78")
+    time.sleep(8)  # longer than the pause before a restart
+    if host.show("fedpi-device", "ActiveState") != "failed":
+        raise MachineError("a wrong configuration was started again")
+    old = host.invocation("fedpi-device")
+    mended = time.monotonic()
+    host.run("sed", "--in-place", "s/^dtaa:/data:/", DEVICE)
+    recovered = wait_for_unit(federation, host, "fedpi-device", old, mended)
+    federation.start()
+    return Outcome("wrong configuration", "fedpi-device", recovered, wait_for_commit(federation, before, began))
 
 
 def failed_upgrade_of_device(federation: Federation) -> Outcome:

@@ -88,7 +88,7 @@ class Forger(Onlooker):
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveFederation]:
     """Few chunks are on their way at a time, so that a false one may arrive before the true one."""
-    transfer = {"credit_chunks": 4, "window_chunks": 2, "repair_s": 0.5}
+    transfer = {"chunk_bytes": CHUNK_BYTES, "credit_chunks": 4, "window_chunks": 2, "repair_s": 0.5}
     with LiveFederation(tmp_path_factory.mktemp("malformed"), EXAMPLES) as federation:
         devices = {device: {"transfer": transfer} for device in EXAMPLES}
         federation.begin("mosquitto", {"sleep_s": 0.5}, devices, transfer=transfer)

@@ -1,11 +1,16 @@
 """A secured federation over restarts, and a device that is revoked in the middle of a round."""
 
+import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
 import pytest
 
 from broker import enrolment
+from coordinator.joining import join
+from tests.system.conftest import WAIT_S
 from tests.system.secured import SecuredFederation
 
 pytestmark = pytest.mark.system
@@ -34,6 +39,14 @@ def test_everybody_is_heard_again_after_restarts(live: SecuredFederation) -> Non
     assert live.model() == live.expect(base, 1)
     for name in ("rpi1", "rpi2", "coordinator"):
         assert "forged" not in live.log(name)
+
+
+def test_a_monitor_watches_from_anywhere(live: SecuredFederation) -> None:
+    config = join(enrolment.enroll(live.config_of_broker, "monitor", live.folder), live.folder / "anywhere")
+    line = [sys.executable, "-m", "coordinator", "watch", "--config", str(config), "--seconds", "2", "--json"]
+    done = subprocess.run(line, capture_output=True, text=True, check=True, env=live.environment, timeout=WAIT_S)
+    told = {json.loads(row)["topic"].rpartition("/dev/")[2] for row in done.stdout.splitlines()}
+    assert {"fedpi/1/rehearsal/coord/status", "fedpi/1/rehearsal/coord/round", "rpi1/status", "rpi2/status"} <= told
 
 
 def test_a_device_that_is_revoked_while_it_trains_is_out_and_nobody_waits_for_it(live: SecuredFederation) -> None:

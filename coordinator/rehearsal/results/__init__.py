@@ -1,0 +1,1 @@
+"""The comparison behind `make results`: what federated training costs and gains, beside central training."""

@@ -1,0 +1,114 @@
+"""The cells of the comparison, a row in a fold each: computed once, kept as files, skipped when they are there."""
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from common.files import write_atomic
+from common.learning.seam import Images, Learner, Site, build
+from coordinator.rehearsal.results.folds import Pool, gather, make_folds, make_sites
+from coordinator.rehearsal.results.grid import SEED, Grid, Recipe, Row
+from coordinator.rehearsal.results.simulation import Stage, simulate
+
+Probabilities = Annotated[tuple[float, ...], msgspec.Meta(min_length=1)]
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """A model after a round: its probabilities of the fold's test images; bytes and seconds from the start."""
+
+    probabilities: Probabilities
+    down: int
+    up: int
+    seconds: float
+
+
+class Cell(msgspec.Struct, frozen=True, kw_only=True):
+    """A row in a fold. `models` has one course of rounds, of sites alone one a site."""
+
+    row: Row
+    fold: int
+    key: str
+    """Digest of all that the figures depend on: a cell of other images or recipes is computed anew."""
+    names: tuple[str, ...]
+    """The test images, as those of `Measured`."""
+    models: tuple[tuple[Measured, ...], ...]
+
+
+class Bench:
+    """Computes cells; images are decoded once a size, a model is compiled once."""
+
+    def __init__(self, grid: Grid, images: Path, folder: Path) -> None:
+        self._grid, self._images, self._folder = grid, images, folder
+        self._pools: dict[int, Pool] = {}
+        self._learners: dict[str, Learner] = {}
+
+    def __iter__(self) -> Iterator[tuple[Row, int]]:
+        """Every row in every fold."""
+        return ((row, fold) for row in self._grid.rows for fold in range(self._grid.folds))
+
+    def pool(self, row: Row) -> Pool:
+        """Return the images as `row`'s model takes them."""
+        size = self._learner(self._grid.recipes[row.model]).image_size
+        if size not in self._pools:
+            self._pools[size] = gather(self._images, size)
+        return self._pools[size]
+
+    def cell(self, row: Row, fold: int) -> Cell:
+        """Read the cell's file or, where there is none that fits, compute it and write one. Raises FedpiError."""
+        path = self._folder / f"{row.title}-fold-{fold}.json"
+        key = self._key(row)
+        if path.exists() and (cell := _read(path)) is not None and cell.key == key:
+            return cell
+        cell = self._compute(row, fold, key)
+        write_atomic(path, msgspec.json.encode(cell))
+        return cell
+
+    def _compute(self, row: Row, number: int, key: str) -> Cell:
+        pool, recipe = self.pool(row), self._grid.recipes[row.model]
+        fold = make_folds(pool, self._grid.folds, SEED, keep_twins=row.keep_twins)[number]
+        test, sites = pool.select(fold.test), make_sites(pool, fold, row.sites, row.skew, SEED)
+        alone = [{name: site} for name, site in sites.items()] if row.setting == "alone" else [sites]
+        models = tuple(tuple(self._course(row, recipe, present, test.images)) for present in alone)
+        return Cell(row=row, fold=number, key=key, names=test.names, models=models)
+
+    def _course(self, row: Row, recipe: Recipe, sites: Mapping[str, Site], test: Images) -> Iterator[Measured]:
+        """Train, and measure after every round; seconds are those of training and aggregation alone."""
+        learner, config = self._learner(recipe), recipe.config(row)
+        rounds = 1 if row.setting == "once" else recipe.rounds
+        down = up = 0
+        with tempfile.TemporaryDirectory(prefix="fedpi-results-") as folder:
+            stage = Stage(learner, sites, Path(folder))
+            course = simulate(config, stage, learner.initial(config.training.seed), rounds)
+            spent, since = 0.0, time.monotonic()
+            for done in course:
+                spent += time.monotonic() - since
+                down, up = down + done.down, up + done.up
+                found = tuple(round(float(value), 6) for value in learner.predict(done.weights, test))
+                yield Measured(probabilities=found, down=down, up=up, seconds=round(spent, 3))
+                since = time.monotonic()
+
+    def _learner(self, recipe: Recipe) -> Learner:
+        name = str(recipe.model["name"])
+        if name not in self._learners:
+            self._learners[name] = build(recipe.config(self._grid.rows[0]).model, {})
+        return self._learners[name]
+
+    def _key(self, row: Row) -> str:
+        pool = self.pool(row)
+        known = (self._grid.folds, SEED, self._grid.recipes[row.model], pool.examples.names)
+        digest = hashlib.sha256(msgspec.json.encode(known))
+        digest.update(pool.examples.images.tobytes())
+        return digest.hexdigest()[:32]
+
+
+def _read(path: Path) -> Cell | None:
+    """Read a cell; None for a file of another version of this program."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Cell)
+    except msgspec.MsgspecError:
+        return None

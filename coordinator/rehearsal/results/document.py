@@ -1,0 +1,115 @@
+"""The comparison as Markdown."""
+
+from collections.abc import Sequence
+
+from coordinator.rehearsal.results.figures import NEAR, Figure, Figures
+from coordinator.rehearsal.results.folds import ALPHA, Pool
+from coordinator.rehearsal.results.grid import Grid, Row
+
+SEEDS = {
+    "simple_cnn": "The project that it comes from told of about 88 % training accuracy in the middle and, after"
+    " averaging, of about 89 % on the unseen images of client 1 (80 % before) and 80 % on those of client 2.",
+    "mobilenet_v2": "The project that it comes from told of 83.12 % accuracy of the global model at best (round 70;"
+    " loss .672), and of about 99 % of the clients on their own training images.",
+}
+"""The seed projects' own headline figures, by the model's name; both split at random."""
+COLUMNS = (
+    "near copies",
+    "trained on",
+    "accuracy",
+    "AUC",
+    "sensitivity",
+    "specificity",
+    "rounds",
+    "swing",
+    "MB down",
+    "MB up",
+    "s",
+    "reached in",
+)
+
+
+def document(grid: Grid, found: Sequence[Figures], pool: Pool, title: str) -> str:
+    """Write it all. `found` holds figures of every row of `grid`."""
+    parts = [f"# {title}", _introduction(grid, pool)]
+    for model, recipe in grid.recipes.items():
+        figures = [figures for figures in found if figures.row.model == model]
+        training = ", ".join(f"{name} {value}" for name, value in recipe.training.items() if name != "schedule")
+        parts += [f"## `{model}`", SEEDS[model], f"A round: {training}; the rate falls by a cosine over the rounds."]
+        parts += [table(figures), f"![AUC after each round](results-{model}.png)"]
+    return "\n\n".join([*parts, _legend()]) + "\n"
+
+
+def table(found: Sequence[Figures]) -> str:
+    """One line for each row; what reached the AUC of the first row, and when."""
+    goal = next((figures.auc.value for figures in found if figures.row.setting == "once"), None)
+    lines = [COLUMNS, tuple("---" for _ in COLUMNS), *(_cells(figures, goal) for figures in found)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def name_of(row: Row) -> str:
+    """Say what a row trains on."""
+    skew = "" if row.skew == "none" else ", skewed"
+    match row.setting:
+        case "once":
+            return "all images, one training"
+        case "alone":
+            return f"each of {row.sites} sites alone"
+        case "rounds" if row.sites == 1:
+            return "all images, in rounds"
+        case "rounds":
+            return f"{row.sites} sites{skew}, federated"
+
+
+def _introduction(grid: Grid, pool: Pool) -> str:
+    return (
+        f"{len(pool.examples)} images, {len(pool.groups)} with near copies counted once, in {grid.folds} folds: every"
+        " image is tested once, by a model that never saw it, and the folds are pooled. In brackets: 95 % intervals,"
+        " bootstrap over groups of near copies. `make results IMAGES=folder WEIGHTS=file` repeats it.\n\n"
+        "Rounds are simulated in one process by the learner, plans, strategy and aggregation of live rounds; a test"
+        " shows that both come to the same bytes. Seconds are those of training and aggregation, one site after the"
+        " other; devices work side by side."
+    )
+
+
+def _legend() -> str:
+    return (
+        "- **near copies**: `together` in one fold and at one site; `parted` is a random split, as the seed projects"
+        " had it, in which twins of a test image may have been trained on.\n"
+        "- **all images, in rounds** is one site that holds all: as many passes, the same rates, nothing to average.\n"
+        f"- **skewed**: each label shared out by a Dirichlet distribution with alpha {ALPHA}, drawn again until every"
+        " site has both labels; otherwise stratified.\n"
+        "- **swing**: standard deviation of the pooled AUC over the last five rounds.\n"
+        "- **MB down, up**: chunks of the global model, published once for all, and of the updates of all sites,"
+        " without headers; chunks that did not change do not travel.\n"
+        f"- **reached in**: the first round with an AUC at most {NEAR} below that of one training on all images, and"
+        " the MB and seconds up to there.\n"
+        "- A probability of .5 or more is the positive label."
+    )
+
+
+def _cells(found: Figures, goal: float | None) -> tuple[str, ...]:
+    row = found.row
+    is_federated = row.setting == "rounds" and row.sites > 1
+    return (
+        "together" if row.keep_twins else "parted",
+        name_of(row),
+        *(_with_interval(figure) for figure in (found.accuracy, found.auc, found.sensitivity, found.specificity)),
+        "-" if row.setting == "once" else str(found.rounds),
+        "-" if found.swing is None else f"{found.swing:.3f}",
+        f"{found.down[-1] / 1e6:.1f}" if is_federated else "-",
+        f"{found.up[-1] / 1e6:.1f}" if is_federated else "-",
+        f"{found.seconds[-1]:.0f}",
+        _reached(found, goal) if is_federated else "-",
+    )
+
+
+def _reached(found: Figures, goal: float | None) -> str:
+    if goal is None or (number := found.reached(goal)) is None:
+        return "not"
+    megabytes = (found.down[number - 1] + found.up[number - 1]) / 1e6
+    return f"{number}: {megabytes:.1f} MB, {found.seconds[number - 1]:.0f} s"
+
+
+def _with_interval(figure: Figure) -> str:
+    return f"{figure.value:.3f} [{figure.low:.2f}, {figure.high:.2f}]"

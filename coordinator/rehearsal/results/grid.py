@@ -1,0 +1,111 @@
+"""What is compared: models, splits and sites, and how each is trained. Pure."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from common.config import convert
+from coordinator.config import CoordinatorConfig
+from coordinator.dataset.partition import Skew
+
+Setting: TypeAlias = Literal["once", "alone", "rounds"]
+"""`once`: all images in one training; `alone`: each site by itself; `rounds`: a federation, or one site with all."""
+SEED = 1
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of the table: one way to train a model."""
+
+    model: str
+    setting: Setting
+    sites: int
+    skew: Skew = "none"
+    keep_twins: bool = True
+
+    @property
+    def title(self) -> str:
+        """What it is called in file names."""
+        twins = "together" if self.keep_twins else "parted"
+        return f"{self.model}-{self.setting}-{self.sites}-{self.skew}-{twins}"
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    """How a model is trained, in the words of the coordinator's configuration; `epochs` are those of a round."""
+
+    model: Mapping[str, Any]
+    training: Mapping[str, Any]
+    rounds: int
+
+    def config(self, row: Row) -> CoordinatorConfig:
+        """Return what a coordinator would be given; a training in one piece has the epochs of all rounds."""
+        training = dict(self.training)
+        if row.setting == "once":
+            training |= {"epochs": training["epochs"] * self.rounds, "schedule": {"name": "constant"}}
+        plain = {"federation": "results", "state": "state", "model": dict(self.model), "training": training}
+        return convert(plain, CoordinatorConfig, "the recipe")
+
+
+class Grid(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole comparison."""
+
+    recipes: Mapping[str, Recipe]
+    rows: tuple[Row, ...]
+    folds: int
+
+
+def full(weights: str) -> Grid:
+    """Return the comparison of `docs/results.md`; `weights` are MobileNetV2's: a path, or `imagenet`."""
+    recipes = {"simple_cnn": _simple_cnn(96, 12), "mobilenet_v2": _mobilenet_v2(weights, 128, 12)}
+    return Grid(recipes=recipes, rows=tuple(row for model in recipes for row in _rows(model)), folds=5)
+
+
+def quick() -> Grid:
+    """Return a comparison of all kinds of rows that says nothing about the models: random weights, two rounds."""
+    recipes = {"simple_cnn": _simple_cnn(48, 2), "mobilenet_v2": _mobilenet_v2(None, 48, 2)}
+    shapes: tuple[tuple[Setting, int, Skew, bool], ...] = (
+        ("once", 1, "none", True),
+        ("alone", 2, "none", True),
+        ("rounds", 1, "none", True),
+        ("rounds", 2, "labels", True),
+        ("rounds", 2, "none", False),
+    )
+    rows = (
+        Row(model=model, setting=setting, sites=sites, skew=skew, keep_twins=keep_twins)
+        for model in recipes
+        for setting, sites, skew, keep_twins in shapes
+    )
+    return Grid(recipes=recipes, rows=tuple(rows), folds=2)
+
+
+def _rows(model: str) -> list[Row]:
+    skews: tuple[Skew, ...] = ("none", "labels")
+    return [
+        Row(model=model, setting="once", sites=1),
+        Row(model=model, setting="rounds", sites=1),
+        Row(model=model, setting="alone", sites=5),
+        *(Row(model=model, setting="rounds", sites=sites, skew=skew) for sites in (2, 5, 10) for skew in skews),
+        Row(model=model, setting="once", sites=1, keep_twins=False),
+        Row(model=model, setting="rounds", sites=2, keep_twins=False),
+        Row(model=model, setting="rounds", sites=5, keep_twins=False),
+    ]
+
+
+def _simple_cnn(image_size: int, rounds: int) -> Recipe:
+    return Recipe(
+        model={"name": "simple_cnn", "options": {"image_size": image_size}},
+        training={"epochs": 4, "batch_size": 8, "learning_rate": 1e-3, "seed": SEED, "schedule": _falling(rounds)},
+        rounds=rounds,
+    )
+
+
+def _mobilenet_v2(weights: str | None, image_size: int, rounds: int) -> Recipe:
+    return Recipe(
+        model={"name": "mobilenet_v2", "options": {"alpha": 0.35, "image_size": image_size, "weights": weights}},
+        training={"epochs": 2, "batch_size": 16, "learning_rate": 5e-4, "seed": SEED, "schedule": _falling(rounds)},
+        rounds=rounds,
+    )
+
+
+def _falling(rounds: int) -> dict[str, Any]:
+    return {"name": "cosine", "rounds": rounds, "final": 0.05}

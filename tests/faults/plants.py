@@ -1,0 +1,108 @@
+"""Bugs to plant into a process under the launcher, and the injection that must show each: a test of the rows."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+PLANTED = "FEDPI_PLANT"
+
+
+class Anything:
+    """Equals whatever it is held against: a digest that is not checked."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+    __hash__ = None  # type: ignore[assignment]  # nobody keeps it
+
+
+def skip_fsync() -> None:
+    """Sync neither files nor folders."""
+    import common.blobs
+    import common.files
+    import device.store
+
+    for module in (common.files, common.blobs, device.store):
+        module.sync = lambda *_: None  # type: ignore[attr-defined]  # a bug, planted
+
+
+def count_repeat() -> None:
+    """Count an update once more for every time that its offer is repeated."""
+    from coordinator import round as rounds
+    from coordinator.events import Offered
+    from coordinator.service import Service
+
+    repeats: Counter[str] = Counter()
+    step, contributions = rounds.step, Service._contributions  # noqa: SLF001 - a test looks inside
+
+    def counting(round_: Any, event: Any, now: float) -> Any:
+        if isinstance(event, Offered) and any(m.device == event.offer.device for m in round_.reported):
+            repeats[event.offer.device] += 1
+        return step(round_, event, now)
+
+    def repeated(service: Service, round_: Any) -> Any:
+        return [c for c in contributions(service, round_) for _ in range(1 + repeats.pop(c.device, 0))]
+
+    rounds.step = counting
+    Service._contributions = repeated  # type: ignore[assignment,method-assign]  # noqa: SLF001 - a bug, planted
+
+
+def speak_first() -> None:
+    """Write into the journal what was said already."""
+    from coordinator.service import Service
+
+    enter, save = Service._enter, Service._save  # noqa: SLF001 - a test looks inside
+
+    def speaking(service: Service, before: Any, after: Any, commands: Any) -> None:
+        Service._save = lambda *_: None  # type: ignore[method-assign]  # noqa: SLF001 - a bug, planted
+        try:
+            enter(service, before, after, commands)
+        finally:
+            Service._save = save  # type: ignore[method-assign]  # noqa: SLF001 - as above
+        if commands:
+            save(service, after)
+
+    Service._enter = speaking  # type: ignore[assignment,method-assign]  # noqa: SLF001 - a bug, planted
+
+
+def skip_digest() -> None:
+    """Take every chunk for what it claims to be."""
+    import common.blobs
+    import common.transfer
+
+    for module in (common.blobs, common.transfer):
+        module.digest_of = lambda *_: Anything()  # type: ignore[attr-defined]  # a bug, planted
+
+
+PLANTS: dict[str, tuple[Callable[[], None], tuple[int, str]]] = {
+    "skip the fsync order": (skip_fsync, (9, "cut at Aggregated aggregating>committed spoken")),
+    "count a repeat": (count_repeat, (9, "kill at Delivered reporting>reporting saved")),
+    "speak before the journal": (speak_first, (9, "kill at CheckedIn selecting>reporting half")),
+    "drop the digest check": (skip_digest, (10, "cut at models.write after")),
+}
+"""Each with the row, and the place of the injection, that must show it."""
+
+
+def plant(name: str) -> None:
+    """Plant a bug into this process."""
+    PLANTS[name][0]()
+
+
+def check(folder: Path) -> Iterator[tuple[str, str, list[str]]]:
+    """Plant each bug in turn; yields its name, the injection that must show it, and what that showed, if anything."""
+    from tests.faults import campaign
+    from tests.faults.rows_crashes import seeds_of
+
+    for number, (name, (_, (row, place))) in enumerate(PLANTS.items()):
+        os.environ[PLANTED] = name
+        unit = campaign.Unit(((row, seeds_of(row, place)),), folder / f"plant-{number}")
+        try:
+            found = campaign.run_unit(unit)
+        finally:
+            del os.environ[PLANTED]
+        yield name, f"row {row}, {place}", [i.note for i in found.injections if not i.survived]
