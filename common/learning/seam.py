@@ -31,6 +31,8 @@ BUILT_IN_MODELS: Mapping[str, str] = {
     "numpy": "common.learning.numpy_learner:numpy_learner",
 }
 DEFAULT_LOADER = "common.learning.images:load_site"
+FRAMEWORK = frozenset({"tensorflow", "keras"})
+LEARNING = "install fedpi[learning]"
 
 
 @dataclass(frozen=True)
@@ -117,9 +119,7 @@ def resolve(entry: str, key: str) -> Callable[..., Any]:
     try:
         found = getattr(importlib.import_module(module), name)
     except ImportError as error:
-        hint = (
-            "install fedpi[learning]" if error.name in {"tensorflow", "keras"} else "check the name and the Python path"
-        )
+        hint = LEARNING if error.name in FRAMEWORK else "check the name and the Python path"
         raise ConfigError(f"{key}: cannot import {module!r} ({error}); {hint}") from error
     except AttributeError as error:
         raise ConfigError(f"{key}: {module!r} has no function {name!r}") from error
@@ -139,7 +139,13 @@ def build(choice: ModelChoice, models: Mapping[str, str]) -> Learner:
         raise ConfigError(
             f"model {choice.name!r} is not known here; known are {', '.join(sorted(known))} (add yours under 'models')"
         )
-    learner: Learner = resolve(known[choice.name], f"models.{choice.name}")(choice.options)
+    factory = resolve(known[choice.name], f"models.{choice.name}")
+    try:
+        learner: Learner = factory(choice.options)
+    except ImportError as error:  # the built-in models load the framework once their options are checked
+        if error.name not in FRAMEWORK:
+            raise
+        raise ConfigError(f"models.{choice.name}: {error}; {LEARNING}") from error
     return learner
 
 

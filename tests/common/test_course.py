@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.learning.course import Course, Patience, balance, batches, chart, hold_out
+from common.learning.course import Course, Patience, balance, batches, chart, hold_out, seeded
 from common.learning.seam import Examples
 from common.messages import ModelChoice, Plan
 
@@ -83,3 +83,9 @@ def test_without_a_limit_patience_never_ends() -> None:
     for epoch in range(1, 20):
         patience = patience.after(epoch, 1.0)
     assert not patience.is_over
+
+
+def test_devices_and_rounds_draw_differently_and_a_repetition_the_same() -> None:
+    plans = [seeded(Plan(model=MODEL, seed=seed), device) for seed in (1, 2) for device in ("rpi1", "rpi2")]
+    assert len({plan.seed for plan in plans}) == 4
+    assert seeded(Plan(model=MODEL, seed=1), "rpi1") == plans[0]

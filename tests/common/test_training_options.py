@@ -70,6 +70,26 @@ def test_training_stops_when_validation_gets_no_better_and_gives_the_best_epoch_
     assert other.num_examples == 28
 
 
+def test_the_weights_are_those_of_the_epoch_that_validated_best() -> None:
+    from common.learning.framework import keras
+    from common.learning.keras_learner import KerasLearner
+
+    seen: list[list[Tensor]] = []
+
+    class Told(KerasLearner):
+        def _validate(self, examples: Examples) -> dict[str, float]:
+            assert len(examples) == 12
+            seen.append([variable.value.numpy() for variable in self._model.weights])
+            return {"validation_loss": (0.7, 0.5, 0.6, 0.55)[len(seen) - 1]}
+
+    head = [keras.layers.GlobalMaxPooling2D(), keras.layers.Dense(1, activation="sigmoid")]
+    told = Told(keras.Sequential([keras.Input((SIZE, SIZE, 3)), keras.layers.Rescaling(1 / 255), *head]))
+    weights, _ = train(told, told.initial(0), epochs=9, validation_share=0.3, patience=2)
+    assert len(seen) == 4
+    assert same(weights, seen[1])
+    assert not same(weights, seen[3])
+
+
 def test_a_step_count_beats_epochs(learner: Learner) -> None:
     start = learner.initial(0)
     by_epochs, _ = train(learner, start, epochs=2)

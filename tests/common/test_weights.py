@@ -19,6 +19,7 @@ from common.weights import (
     segments,
     spec_of,
     unpack,
+    update_of,
     validate,
 )
 
@@ -123,3 +124,12 @@ def test_a_spec_that_no_mean_can_be_taken_of_is_refused(spec: Spec, reason: str)
     validate(SPEC)
     with pytest.raises(PeerError, match=reason):
         validate(spec)
+
+
+def test_an_update_keeps_the_dtype_and_leaves_whole_numbers_alone() -> None:
+    before, after = np.array([[1, 2]], np.float32), np.array([[1.5, 1]], np.float32)
+    change = update_of(before, after)
+    assert change.dtype == np.float32
+    assert change.tolist() == [[0.5, -1.0]]
+    assert update_of(np.array([3]), np.array([5])).tolist() == [0]
+    assert update_of(np.array(1.0), np.array(4.0)).shape == ()

@@ -95,10 +95,13 @@ def test_sites_alone_give_a_model_each_and_one_training_one_measurement(images: 
     assert [len(course) for course in bench.cell(ONCE, 0).models] == [1]
 
 
-def test_one_training_has_the_epochs_of_all_rounds_at_the_full_rate() -> None:
-    plan = RECIPE.config(ONCE).plan(1)
-    assert (plan.epochs, plan.learning_rate) == (6, 0.1)
-    assert RECIPE.config(FEDERATED).plan(6).learning_rate == pytest.approx(0.001)
+def test_one_training_has_the_epochs_of_all_rounds_at_the_full_rate_and_its_own_batches() -> None:
+    recipe = msgspec.structs.replace(RECIPE, once={"batch_size": 3})
+    plan = recipe.config(ONCE).plan(1)
+    assert (plan.epochs, plan.learning_rate, plan.batch_size) == (6, 0.1, 3)
+    plan = recipe.config(FEDERATED).plan(6)
+    assert (plan.epochs, plan.batch_size) == (1, 16)
+    assert plan.learning_rate == pytest.approx(0.001)
 
 
 def test_only_chunks_that_changed_count_as_traffic(tmp_path: Path, pool: Pool) -> None:
@@ -172,10 +175,11 @@ def test_the_document_has_a_line_for_every_row_and_says_what_was_reached(pool: P
     once = msgspec.structs.replace(ONCE, model="simple_cnn")
     rows = [once, *(msgspec.structs.replace(FEDERATED, model="simple_cnn", skew=skew) for skew in ("none", "labels"))]
     found = [foretold(pool, row, [0.9]) for row in rows[:2]] + [foretold(pool, rows[2], [0.1])]
+    found.append(foretold(pool, msgspec.structs.replace(rows[1], keep_twins=False), [0.9]))
     text = document(grid, found, pool, "Results")
-    lines = [line for line in text.splitlines() if line.startswith("| together")]
-    assert [line.split(" | ")[1] for line in lines] == [name_of(row) for row in rows]
-    assert [line.split(" | ")[-1] for line in lines] == ["- |", "1: 0.0 MB, 1 s |", "not |"]
+    lines = [line for line in text.splitlines() if line.startswith(("| together", "| parted"))]
+    assert [line.split(" | ")[1] for line in lines] == [name_of(figures.row) for figures in found]
+    assert [line.split(" | ")[-1] for line in lines] == ["- |", "1: 0.0 MB, 1 s |", "not |", "- |"]
     assert "89 %" in text
 
 

@@ -163,13 +163,11 @@ def test_a_round_in_which_all_report() -> None:
 
 def test_a_device_that_offers_one_update_after_the_other_is_refused() -> None:
     run = reporting()
-    for number in range(MAX_OFFERS):
-        update = ref(f"{number:x}")
-        assert run.take(Offered(offer=offer("a", update=update))) == [Collect(offer=offer("a", update=update))]
-        assert run.take(Offered(offer=offer("a", update=update))) == [Collect(offer=offer("a", update=update))]
+    for said in [offer("a", update=ref(f"{number:x}")) for number in range(MAX_OFFERS)]:
+        assert [run.take(Offered(offer=said)) for _ in range(2)] == [[Collect(offer=said)]] * 2
     run.take(Offered(offer=offer("a", update=RESULT)))
-    assert run.standing("a") is Standing.REFUSED
-    assert run.state.members[0].reason == f"{MAX_OFFERS + 1} different updates in one round are too many"
+    reason = f"{MAX_OFFERS + 1} different updates in one round are too many"
+    assert (run.standing("a"), run.state.members[0].reason) == (Standing.REFUSED, reason)
 
 
 def test_a_lost_invitation_is_said_again() -> None:

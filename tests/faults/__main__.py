@@ -31,7 +31,7 @@ def main(  # noqa: PLR0917 - one an option
         raise SystemExit(_endure(folder) if what == "soak" else _plant(folder))
     from tests.faults import campaign, report
     from tests.faults.brokers import absence
-    from tests.faults.table import ROWS
+    from tests.faults.table import OUT_OF_REACH, ROWS
 
     chosen = numbers.split(",") if numbers else list(map(str, ROWS))
     if unknown := [number for number in chosen if number not in map(str, ROWS)]:
@@ -59,6 +59,8 @@ def main(  # noqa: PLR0917 - one an option
     out.print(report.table_of(result))
     for missing in filter(None, matrix.values()):
         out.print(f"skipped: {missing}")
+    for number in OUT_OF_REACH:
+        out.print(f"skipped: row {number} needs root")
     out.print(f"{len(found.injections)} injections in {result.seconds:.0f} s; {path}")
     if not result.all_survived:
         raise SystemExit(70)

@@ -21,6 +21,8 @@ MATRIX = (1, 4, 10)
 """Rows that every broker is put through, beside the undisturbed round."""
 SHORT_MATRIX = (4,)
 MATRIX_INJECTIONS = 4
+FULL = 20
+"""Injections of a row that make the full table."""
 LANES = 3
 """Processes beside each other. A round keeps two cores busy for a part of its time only."""
 
@@ -76,14 +78,18 @@ def units(rows: Sequence[Row], seeds: Sequence[int] | None, folder: Path) -> lis
     if seeds is not None:
         ordered = sorted(rows, key=lambda row: not row.is_waiting)
         return [
-            Unit(((row.number, tuple(range(seeds[0], seeds[0] + (row.injections or len(seeds))))),), folder)
-            for row in ordered
+            Unit(((row.number, tuple(range(seeds[0], seeds[0] + _count(row, len(seeds))))),), folder) for row in ordered
         ]
     groups: dict[tuple[Setup, bool], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.setup, row.is_waiting), []).append(row)
     ordered_groups = sorted(groups.items(), key=lambda item: not item[0][1])
     return [Unit(tuple((row.number, row.short_seeds) for row in group), folder) for _, group in ordered_groups]
+
+
+def _count(row: Row, asked: int) -> int:
+    """Return how many injections of a row to make; who asks for fewer than the full table has gets those."""
+    return row.injections if row.injections and asked >= FULL else asked
 
 
 def matrix(kinds: Sequence[str], rows: Sequence[Row], seeds: Sequence[int] | None, folder: Path) -> list[Unit]:

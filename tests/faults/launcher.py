@@ -80,12 +80,12 @@ class Striker:
 
 def fill(path: Path, slack: int) -> None:
     """Fill the file system of `path` except for `slack` bytes."""
-    with path.open("wb") as file, contextlib.suppress(OSError):
+    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         state = os.statvfs(path)
         os.posix_fallocate(file.fileno(), 0, max(state.f_bavail * state.f_frsize - slack, 1))
+        file.seek(0, os.SEEK_END)
         while not slack:
             file.write(bytes(BLOCK))
-            file.flush()
 
 
 def shift_clock(folder: Path) -> None:

@@ -57,3 +57,5 @@ class Row:
     """What the short version injects."""
     is_waiting: bool = False
     """Whether it mostly waits, so that it may run beside others."""
+    needs_root: bool = False
+    """Whether only root can inject it."""

@@ -11,7 +11,7 @@ from common.topics import Kind, topic
 from coordinator.rehearsal.federation import FEDERATION
 from tests.faults import brokers
 from tests.faults.arena import DEVICES, Arena, NotSurvivedError, Setup
-from tests.faults.passing import BULK, CONTROL, COORDINATOR, Match, Watch, Way, carries
+from tests.faults.passing import BULK, CONTROL, COORDINATOR, Match, Tally, Watch, Way, carries
 from tests.faults.proxy import Line
 from tests.faults.row import Outcome, Row
 from tests.faults.rows_line import await_
@@ -19,7 +19,7 @@ from tests.faults.rows_line import await_
 USUAL = {"max_inflight_messages": "20", "max_queued_messages": "5000"}
 BROKERS = Setup(broker_settings=(("autosave_interval", "1"),))
 """Mosquitto saves what it retains every second, so that a killed one comes back with old news."""
-GREEDY = Setup(parameters=400_000, credit_chunks=200, window_chunks=500)
+GREEDY = Setup(parameters=300_000, credit_chunks=200, repair_s=0.25)
 """A credit that no queue of 10 can hold, as of somebody who raised it without looking at the broker."""
 LARGE = Setup(chunk_bytes=2**18, credit_chunks=8)
 UNLIMITED = {"max_packet_size": str(2**20)}
@@ -114,6 +114,7 @@ def packet_limit(arena: Arena, rng: random.Random) -> Outcome:
     if arena.chunk_bytes != arena.setup.chunk_bytes:
         _cut_as_at_first(arena)
     _let_it_be(arena, UNLIMITED)
+    arena.proxy.tally = Tally()  # what is before this line is no fault
     trial = arena.open(rounds=2) if is_in_round else None
     if is_in_round:
         await_(arena.proxy.watch(carries(Kind.DEV_UP, Way.UP), rng.randint(1, 30)), "an update's chunk")

@@ -7,7 +7,8 @@ from typing import Any
 from common.config import DataConfig
 from common.errors import DataError
 from common.learning.numpy_learner import NumpyLearner, numpy_learner
-from common.learning.seam import Learner, Site, resolve
+from common.learning.seam import Learner, Site, build
+from common.messages import ModelChoice
 
 NEVER_S = 3600.0
 LATE_S = 1.0
@@ -31,9 +32,9 @@ def slow(options: Mapping[str, Any]) -> NumpyLearner:
 
 def without_tensorflow(options: Mapping[str, Any]) -> Learner:
     """Build a Keras model on a machine that has no TensorFlow. Raises ConfigError."""
+    del options  # the numpy model's
     sys.modules["tensorflow"] = sys.modules["keras"] = None  # type: ignore[assignment]  # Python's way to refuse an import
-    built: Learner = resolve("common.learning.models:simple_cnn", "models.numpy")(options)
-    return built
+    return build(ModelChoice(name="simple_cnn"), {})
 
 
 def greedy(options: Mapping[str, Any]) -> NumpyLearner:

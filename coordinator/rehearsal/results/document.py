@@ -1,6 +1,7 @@
 """The comparison as Markdown."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from coordinator.rehearsal.results.figures import NEAR, Figure, Figures
 from coordinator.rehearsal.results.folds import ALPHA, Pool
@@ -34,16 +35,18 @@ def document(grid: Grid, found: Sequence[Figures], pool: Pool, title: str) -> st
     parts = [f"# {title}", _introduction(grid, pool)]
     for model, recipe in grid.recipes.items():
         figures = [figures for figures in found if figures.row.model == model]
-        training = ", ".join(f"{name} {value}" for name, value in recipe.training.items() if name != "schedule")
-        parts += [f"## `{model}`", SEEDS[model], f"A round: {training}; the rate falls by a cosine over the rounds."]
+        once = {"epochs": recipe.training["epochs"] * recipe.rounds, **recipe.once}
+        told = f"A round: {_listed(recipe.training)}; the rate falls by a cosine. One training: {_listed(once)}."
+        parts += [f"## `{model}`", SEEDS[model], told]
         parts += [table(figures), f"![AUC after each round](results-{model}.png)"]
     return "\n\n".join([*parts, _legend()]) + "\n"
 
 
 def table(found: Sequence[Figures]) -> str:
-    """One line for each row; what reached the AUC of the first row, and when."""
-    goal = next((figures.auc.value for figures in found if figures.row.setting == "once"), None)
-    lines = [COLUMNS, tuple("---" for _ in COLUMNS), *(_cells(figures, goal) for figures in found)]
+    """One line for each row; what reached the AUC of one training on all images of the same split, and when."""
+    goals = {figures.row.keep_twins: figures.auc.value for figures in found if figures.row.setting == "once"}
+    rows = (_cells(figures, goals.get(figures.row.keep_twins)) for figures in found)
+    lines = [COLUMNS, tuple("---" for _ in COLUMNS), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -59,6 +62,11 @@ def name_of(row: Row) -> str:
             return "all images, in rounds"
         case "rounds":
             return f"{row.sites} sites{skew}, federated"
+
+
+def _listed(training: Mapping[str, Any]) -> str:
+    plain = {name: value for name, value in training.items() if name != "schedule"}
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in plain.items())
 
 
 def _introduction(grid: Grid, pool: Pool) -> str:
@@ -82,8 +90,8 @@ def _legend() -> str:
         "- **swing**: standard deviation of the pooled AUC over the last five rounds.\n"
         "- **MB down, up**: chunks of the global model, published once for all, and of the updates of all sites,"
         " without headers; chunks that did not change do not travel.\n"
-        f"- **reached in**: the first round with an AUC at most {NEAR} below that of one training on all images, and"
-        " the MB and seconds up to there.\n"
+        f"- **reached in**: the first round with an AUC at most {NEAR} below that of one training on all images of"
+        " the same split, and the MB and seconds up to there.\n"
         "- A probability of .5 or more is the positive label."
     )
 
@@ -100,12 +108,12 @@ def _cells(found: Figures, goal: float | None) -> tuple[str, ...]:
         f"{found.down[-1] / 1e6:.1f}" if is_federated else "-",
         f"{found.up[-1] / 1e6:.1f}" if is_federated else "-",
         f"{found.seconds[-1]:.0f}",
-        _reached(found, goal) if is_federated else "-",
+        _reached(found, goal) if is_federated and goal is not None else "-",
     )
 
 
-def _reached(found: Figures, goal: float | None) -> str:
-    if goal is None or (number := found.reached(goal)) is None:
+def _reached(found: Figures, goal: float) -> str:
+    if (number := found.reached(goal)) is None:
         return "not"
     megabytes = (found.down[number - 1] + found.up[number - 1]) / 1e6
     return f"{number}: {megabytes:.1f} MB, {found.seconds[number - 1]:.0f} s"

@@ -36,12 +36,14 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     model: Mapping[str, Any]
     training: Mapping[str, Any]
     rounds: int
+    once: Mapping[str, Any] = {}
+    """What is otherwise where all images are trained on in one piece: many images want larger batches than few."""
 
     def config(self, row: Row) -> CoordinatorConfig:
         """Return what a coordinator would be given; a training in one piece has the epochs of all rounds."""
         training = dict(self.training)
         if row.setting == "once":
-            training |= {"epochs": training["epochs"] * self.rounds, "schedule": {"name": "constant"}}
+            training |= {"epochs": training["epochs"] * self.rounds, "schedule": {"name": "constant"}, **self.once}
         plain = {"federation": "results", "state": "state", "model": dict(self.model), "training": training}
         return convert(plain, CoordinatorConfig, "the recipe")
 
@@ -102,8 +104,9 @@ def _simple_cnn(image_size: int, rounds: int) -> Recipe:
 def _mobilenet_v2(weights: str | None, image_size: int, rounds: int) -> Recipe:
     return Recipe(
         model={"name": "mobilenet_v2", "options": {"alpha": 0.35, "image_size": image_size, "weights": weights}},
-        training={"epochs": 2, "batch_size": 16, "learning_rate": 5e-4, "seed": SEED, "schedule": _falling(rounds)},
+        training={"epochs": 2, "batch_size": 4, "learning_rate": 5e-4, "seed": SEED, "schedule": _falling(rounds)},
         rounds=rounds,
+        once={"batch_size": 16},
     )
 
 

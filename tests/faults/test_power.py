@@ -1,0 +1,63 @@
+"""The power cut takes what was not synced, and nothing else."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from coordinator.database import connect
+from tests.faults.power import JOURNAL, Disk
+
+SEEDS = range(12)
+CONTENT = bytes(range(256)) * 40
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(os, "fsync", os.fsync)  # taken back afterwards
+    (tmp_path / "state").mkdir()
+    return tmp_path / "state"
+
+
+def write(path: Path, *, is_synced: bool) -> None:
+    with path.open("wb") as file:
+        file.write(CONTENT)
+        file.flush()
+        if is_synced:
+            os.fsync(file.fileno())
+
+
+def test_power_cut_tears_what_was_not_synced_and_nothing_else(state: Path) -> None:
+    write(state / "old", is_synced=False)
+    disk = Disk(state)
+    found = set()
+    for seed in SEEDS:
+        write(state / "synced", is_synced=True)
+        (state / "synced").rename(state / "renamed")
+        write(state / "torn", is_synced=False)
+        disk.cut(seed)
+        assert (state / "old").read_bytes() == (state / "renamed").read_bytes() == CONTENT
+        found.add((state / "torn").read_bytes())
+    assert len(found) > len(SEEDS) // 2
+
+
+def test_power_cut_leaves_the_journal_at_a_moment_after_its_last_durable_commit(state: Path, tmp_path: Path) -> None:
+    db, disk = connect(state / JOURNAL, create=True), Disk(state)
+    db.execute("CREATE TABLE told (number INTEGER)")
+    for number in range(30):
+        with db.transaction(is_durable=False):
+            db.execute("INSERT INTO told VALUES (?)", (number,))
+        if number == 9:
+            disk.note_commit()
+    left = set()
+    for seed in SEEDS:
+        machine = tmp_path / f"machine-{seed}"
+        shutil.copytree(state, machine)
+        later = Disk(machine)
+        later._commit = disk._commit  # noqa: SLF001 - the same process goes on in the copy
+        later.cut(seed)
+        (machine / f"{JOURNAL}-shm").unlink()
+        left.add(len(connect(machine / JOURNAL, create=False).execute("SELECT * FROM told").fetchall()))
+    assert min(left) >= 10
+    assert len(left) > 3
