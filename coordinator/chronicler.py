@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
+from msgspec.structs import replace
 
 from common.chronicle import MAX_MEMBERS, MemberProgress, PastRound, PastRounds, RoundMembers
 from common.messages import Metrics, clip
@@ -66,10 +67,9 @@ def _progress(member: Member, received: int, seconds: float) -> MemberProgress:
     )
 
 
-def past(rows: Sequence[RoundRow]) -> PastRounds:
-    """Tell how rounds went that are over, the last LAST_ROUNDS of them."""
-    over = [row for row in rows if row.closed is not None]
-    last = tuple(_past(row) for row in over[-LAST_ROUNDS:])
+def past(rows: Sequence[RoundRow], before: Sequence[PastRound] = ()) -> PastRounds:
+    """Tell how rounds went that are over, the last LAST_ROUNDS of them; those told `before` are older."""
+    last = (*before, *(_past(row) for row in rows if row.closed is not None))[-LAST_ROUNDS:]
     committed = sum(row.phase == "committed" for row in last)
     return PastRounds(rounds=last, text=f"Of the last {len(last)} rounds {committed} were committed.")
 
@@ -105,7 +105,7 @@ def fitting(document: RoundMembers | PastRounds, most_bytes: int | None) -> byte
 
 def _shorter(document: RoundMembers | PastRounds) -> RoundMembers | PastRounds:
     if isinstance(document, PastRounds):
-        return PastRounds(rounds=document.rounds[(len(document.rounds) + 1) // 2 :])
+        return replace(document, rounds=document.rounds[(len(document.rounds) + 1) // 2 :])
     kept = document.members[: len(document.members) // 2]
     hidden = document.hidden + len(document.members) - len(kept)
-    return RoundMembers(round=document.round, members=kept, hidden=hidden)
+    return replace(document, members=kept, hidden=hidden)

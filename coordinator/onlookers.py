@@ -2,7 +2,7 @@
 
 import time
 
-from common.chronicle import PastRound, PastRounds, RoundMembers
+from common.chronicle import PastRound, RoundMembers
 from common.topics import Kind
 from coordinator.chronicler import LAST_ROUNDS, Stopwatch, clock, members, past
 from coordinator.collector import Collector
@@ -58,6 +58,7 @@ class Onlookers:
     def _tell_past(self, number: int) -> None:
         """Tell how the rounds up to `number` went; what was read of the journal before is not read again."""
         known = self._past[-1].round if self._past else max(number - LAST_ROUNDS, 0)
-        if self._past is None or known < number:
-            self._past = (*(self._past or ()), *past(self._store.rounds(known)).rounds)[-LAST_ROUNDS:]
-        self._voice.onlookers(Kind.COORD_ROUNDS, PastRounds(rounds=self._past))
+        new = self._store.rounds(known) if self._past is None or known < number else []
+        told = past(new, self._past or ())
+        self._past = told.rounds
+        self._voice.onlookers(Kind.COORD_ROUNDS, told)

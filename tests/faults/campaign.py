@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from common.errors import FedpiError
-from tests.faults.arena import Arena, Setup
+from tests.faults.arena import Arena
 from tests.faults.passing import Tally
 from tests.faults.report import Injection, Undisturbed
 from tests.faults.row import Row
@@ -80,11 +80,15 @@ def units(rows: Sequence[Row], seeds: Sequence[int] | None, folder: Path) -> lis
         return [
             Unit(((row.number, tuple(range(seeds[0], seeds[0] + _count(row, len(seeds))))),), folder) for row in ordered
         ]
-    groups: dict[tuple[Setup, bool], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row.setup, row.is_waiting), []).append(row)
-    ordered_groups = sorted(groups.items(), key=lambda item: not item[0][1])
-    return [Unit(tuple((row.number, row.short_seeds) for row in group), folder) for _, group in ordered_groups]
+    groups: list[list[Row]] = []
+    for row in sorted(rows, key=lambda row: not row.is_waiting):
+        alike = (g for g in groups if (g[0].setup, g[0].is_waiting) == (row.setup, row.is_waiting))
+        group = next(alike, None)
+        if group is None:
+            groups.append([row])
+        else:
+            group.append(row)
+    return [Unit(tuple((row.number, row.short_seeds) for row in group), folder) for group in groups]
 
 
 def _count(row: Row, asked: int) -> int:
