@@ -116,10 +116,10 @@ class Link:
         info = connection.client.publish(topic, payload, qos=1, retain=retain, properties=properties)
         connection.topics[info.mid] = topic
 
-    def subscribe(self, topic: str) -> None:
-        """Subscribe with QoS 1; `Subscribed` or `Denied` follows."""
+    def subscribe(self, topic: str, qos: int = 1) -> None:
+        """Subscribe; `Subscribed` or `Denied` follows."""
         if (connection := self._up()) is not None:
-            _, mid = connection.client.subscribe(topic, qos=1)
+            _, mid = connection.client.subscribe(topic, qos=qos)
             if mid is not None:
                 connection.topics[mid] = topic
 

@@ -17,13 +17,13 @@ from common.weights import Segment, Spec, Tensor, TensorSpec, nbytes, segments
 from coordinator.strategies.krum import squared_distances
 from coordinator.strategies.strategy import Matrix, Strategy, Vector
 
-BLOCK_BYTES = 2**17
+BLOCK_BYTES = 2**18
 """Large enough that NumPy's own costs vanish, small enough that every buffer stays in a Pi's cache."""
 STACK_BYTES = 2**23
 """What the blocks of all devices together may take where a strategy needs them side by side."""
 LEAST_BLOCK_BYTES = 2**10
 THREADS = 2
-"""Blocks at a time: NumPy works without Python's lock."""
+"""Blocks at a time where a block is much work: NumPy does it without Python's lock."""
 STATISTICS = ("moving_mean", "moving_variance", "running_mean", "running_var")
 """Ends of names of tensors that are measured, not trained: a server optimiser would drive variances below zero."""
 
@@ -57,13 +57,14 @@ def blocks(sources: Sources, strategy: Strategy) -> Iterator[Block]:
     with ExitStack() as stack:
         base, *updates = [_opened(stack, path) for path in (sources.base, *sources.updates)]
         moments = _opened(stack, sources.moments) if sources.moments and strategy.fresh_moments else None
-        desks = deque(_Desk(len(updates) if strategy.has_stack else 1, *most) for _ in range(THREADS))
+        threads = THREADS if strategy.has_stack else 1  # a mean is done before its blocks are hashed and written
+        desks = deque(_Desk(len(updates) if strategy.has_stack else 1, *most) for _ in range(threads))
         workshop = _Workshop(base, updates, moments, sources.weights, strategy, desks)
-        pool = stack.enter_context(ThreadPoolExecutor(THREADS, "block"))
+        pool = stack.enter_context(ThreadPoolExecutor(threads, "block"))
         under_way: deque[Future[Block]] = deque()
         for task in tasks:
             under_way.append(pool.submit(workshop.make, task))
-            if len(under_way) > THREADS:
+            if len(under_way) > threads:
                 yield under_way.popleft().result()
         for future in under_way:
             yield future.result()

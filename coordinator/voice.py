@@ -63,7 +63,8 @@ class Voice:
     def subscribe(self, link: str) -> None:
         """Subscribe to what the connection `link`, new again, is for."""
         if link == "bulk":
-            self._bulk.subscribe(self._topic(Kind.DEV_UP, device="+"))
+            # What does not come is asked for again, so an acknowledgement of every chunk would be for nothing.
+            self._bulk.subscribe(self._topic(Kind.DEV_UP, device="+"), qos=0)
             return
         for kind in (Kind.DEV_SAY, Kind.DEV_STATUS):
             self._control.subscribe(self._topic(kind, device="+"))
