@@ -40,7 +40,7 @@ def main(  # noqa: PLR0917 - one an option
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     out, began = console(), time.monotonic()
-    found = campaign.Found()
+    found, path = campaign.Found(), folder / "report.json"
     signal.signal(signal.SIGTERM, _on_sigterm)
     seeds = None if short else range(seed, seed + injections)
     asked = kinds if kinds is not None else "" if numbers else "embedded,aedes,nats"
@@ -53,9 +53,9 @@ def main(  # noqa: PLR0917 - one an option
         for injection in part.injections:
             verdict = "survived" if injection.survived else f"NOT SURVIVED, replay with: {injection.replay}:"
             out.print(f"{injection.broker} row {injection.row} seed {injection.seed}: {verdict} {injection.note}")
-    result = report.summarise(rows, found.injections, found.undisturbed, time.monotonic() - began, matrix)
-    path = folder / "report.json"
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(result)))
+        # After every part, so that who interrupts it keeps what was found.
+        result = report.summarise(rows, found.injections, found.undisturbed, time.monotonic() - began, matrix)
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(result)))
     out.print(report.table_of(result))
     for missing in filter(None, matrix.values()):
         out.print(f"skipped: {missing}")
