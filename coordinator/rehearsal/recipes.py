@@ -14,10 +14,11 @@ class Recipe(msgspec.Struct, frozen=True):
     rounds: int
 
 
+COOLING = {"name": "cosine", "rounds": 8, "final": 0.1}
 SIMPLE_CNN = Recipe(
     model={"name": "simple_cnn", "options": {"image_size": 96}},
-    initial={"source": "train", "epochs": 8, "batch_size": 8, "learning_rate": 1e-3},
-    training={"epochs": 4, "batch_size": 8, "learning_rate": 1e-3},
+    initial={"source": "train", "epochs": 5, "batch_size": 8, "learning_rate": 1e-3},
+    training={"epochs": 4, "batch_size": 8, "learning_rate": 1e-3, "schedule": COOLING},
     rounds=8,
 )
 
