@@ -22,11 +22,7 @@ def render_conf(config: ServeConfig, account: str) -> str:
 
     Raises ConfigError where anonymous access would be open to other machines.
     """
-    if config.anonymous and not is_loopback(config.host):
-        raise ConfigError(
-            f"anonymous: without passwords the broker may listen on this machine only, not on {config.host}; "
-            "drop 'anonymous' or listen on 127.0.0.1"
-        )
+    _refuse_strangers(config)
     root = config.root
     return f"""\
 # Mosquitto for fedpi, written by `fedpi-broker init`.
@@ -60,6 +56,14 @@ log_type error
 log_type warning
 log_type notice
 """
+
+
+def _refuse_strangers(config: ServeConfig) -> None:
+    if config.anonymous and not is_loopback(config.host):
+        raise ConfigError(
+            f"anonymous: without passwords the broker may listen on this machine only, not on {config.host}; "
+            "drop 'anonymous' or listen on 127.0.0.1"
+        )
 
 
 def _login(config: ServeConfig) -> str:

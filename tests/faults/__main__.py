@@ -51,16 +51,13 @@ def main(  # noqa: PLR0917 - one an option
         found.injections += part.injections
         found.undisturbed += part.undisturbed
         for injection in part.injections:
-            verdict = "survived" if injection.survived else f"NOT SURVIVED, replay with: {injection.replay}:"
-            out.print(f"{injection.broker} row {injection.row} seed {injection.seed}: {verdict} {injection.note}")
+            out.print(injection.sentence)
         # After every part, so that who interrupts it keeps what was found.
         result = report.summarise(rows, found.injections, found.undisturbed, time.monotonic() - began, matrix)
         path.write_bytes(msgspec.json.format(msgspec.json.encode(result)))
     out.print(report.table_of(result))
-    for missing in filter(None, matrix.values()):
+    for missing in (*filter(None, matrix.values()), *(f"row {number} needs root" for number in OUT_OF_REACH)):
         out.print(f"skipped: {missing}")
-    for number in OUT_OF_REACH:
-        out.print(f"skipped: row {number} needs root")
     out.print(f"{len(found.injections)} injections in {result.seconds:.0f} s; {path}")
     if not result.all_survived:
         raise SystemExit(70)

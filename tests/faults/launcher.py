@@ -177,18 +177,9 @@ def wrap_edges(striker: Striker) -> None:
     from coordinator.service import Service
 
     names: list[str] = [""]
-
-    def naming(function: Callable[..., Any], name: Callable[[Any, Any, Any], str]) -> Callable[..., Any]:
-        def named(before: Any, *arguments: Any) -> Any:
-            after, commands = function(before, *arguments)
-            names[0] = name(before, arguments[0], after) if commands or after is not before else ""
-            return after, commands
-
-        return named
-
-    rounds.begin = naming(rounds.begin, lambda *_: "begin")
-    rounds.resume = naming(rounds.resume, lambda *_: "resume")
-    rounds.step = naming(rounds.step, _edge)
+    rounds.begin = _naming(names, rounds.begin, lambda *_: "begin")
+    rounds.resume = _naming(names, rounds.resume, lambda *_: "resume")
+    rounds.step = _naming(names, rounds.step, _edge)
     entered, saved, executed = Service._enter, Service._save, Service._execute  # noqa: SLF001 - a test looks inside
     open_edges: list[str] = []
 
@@ -210,6 +201,17 @@ def wrap_edges(striker: Striker) -> None:
         striker.reached(f"{edge} half")
 
     Service._enter, Service._save, Service._execute = enter, save, execute  # type: ignore[method-assign]  # noqa: SLF001 - as above
+
+
+def _naming(names: list[str], function: Callable[..., Any], name: Callable[[Any, Any, Any], str]) -> Callable[..., Any]:
+    """Let `function` leave the name of the edge that it took in `names`."""
+
+    def named(before: Any, *arguments: Any) -> Any:
+        after, commands = function(before, *arguments)
+        names[0] = name(before, arguments[0], after) if commands or after is not before else ""
+        return after, commands
+
+    return named
 
 
 def _edge(before: Any, event: Any, after: Any) -> str:

@@ -27,6 +27,12 @@ class Injection(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     replay: str
 
+    @property
+    def sentence(self) -> str:
+        """What became of it, and how to see it again."""
+        verdict = "survived" if self.survived else f"NOT SURVIVED, replay with: {self.replay}:"
+        return f"{self.broker} row {self.row} seed {self.seed}: {verdict} {self.note}"
+
 
 class Undisturbed(msgspec.Struct, frozen=True, kw_only=True):
     """The first round of a federation, without a fault: blob ids of its base, of what it made, of the oracle's."""

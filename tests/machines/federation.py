@@ -136,9 +136,9 @@ def configure_hub(hub: Host, federation: str) -> None:
 def enroll(hub: Host, device: Host) -> None:
     """The other two commands: enrol the device at the hub, carry the file over, join."""
     bundle = f"{device.name}.fedpi"
-    hub.run("fedpi-broker", "enroll", device.name, "--to", "/root")
-    shutil.move(hub.root / "root" / bundle, device.root / "root" / bundle)
-    device.run("fedpi-device", "join", f"/root/{bundle}")
+    hub.run("fedpi-broker", "enroll", device.name, "--to", "/srv")
+    shutil.move(hub.root / "srv" / bundle, device.root / "srv" / bundle)
+    device.run("fedpi-device", "join", f"/srv/{bundle}")
 
 
 def configure_device(device: Host) -> None:
