@@ -10,6 +10,8 @@ from common.errors import ConfigError, DiskFullError, WorkError
 
 FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
 """What SQLite says of a full disk: of the journal itself, and of the index beside it."""
+CACHE_KIB = 256
+"""Pages kept in memory: those of the open round. SQLite's own 2 MB would fill with rounds that are over."""
 
 
 class Database(sqlite3.Connection):
@@ -51,4 +53,5 @@ def connect(path: Path, *, create: bool) -> Database:
     db.row_factory = sqlite3.Row
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
+    db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     return db

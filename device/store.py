@@ -65,11 +65,14 @@ class DeviceStore:
 
         A cut that comes before costs the training, nothing else: what is torn does not hash to its name.
         """
+        path = self.folder / "offer.msgpack"
         try:
             self.updates.sync(offer.update.id)
-            sync(self.folder / "offer.msgpack")
+            sync(path)
             sync(self.folder)
         except (OSError, WorkError) as error:
+            if not (path.exists() and self.updates.has(offer.update.id)):
+                return  # answered and dropped meanwhile
             log.warning("round=%d the update is not durable yet: %s", offer.round, error)
 
     def drop_update(self) -> None:

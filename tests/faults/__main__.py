@@ -3,16 +3,26 @@
 import shutil
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 import msgspec
 
 from common.command import console
 
+if TYPE_CHECKING:
+    from tests.faults.row import Row
+
+REPORT, SOAKED = "report.json", "soak.json"
+PAGE = Path("docs/faults.md")
+FAILED = 70
+"""The exit code where a fault was not survived."""
+
 
 @click.command()
-@click.argument("what", type=click.Choice(["table", "soak", "plants"]), default="table")
+@click.argument("what", type=click.Choice(["table", "soak", "plants", "document"]), default="table")
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("runs/faults"), show_default=True)
 @click.option("--rows", "numbers", default="", help="Numbers of rows, as 1,2,7; all by default.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the first injection.")
@@ -25,42 +35,66 @@ def main(  # noqa: PLR0917 - one an option
 ) -> None:
     """Inject faults into federations of real processes and hold every round against the undisturbed one.
 
-    `soak` runs 200 rounds and looks at what grows, `plants` shows that planted bugs are found.
+    `soak` runs 200 rounds and looks at what grows, `plants` shows that planted bugs are found, `document` writes the
+    figures of the last table into docs/faults.md.
     """
-    if what != "table":
-        raise SystemExit(_endure(folder) if what == "soak" else _plant(folder))
+    from tests.faults.table import ROWS
+
+    if what == "table":
+        chosen = numbers.split(",") if numbers else list(map(str, ROWS))
+        if unknown := [number for number in chosen if number not in map(str, ROWS)]:
+            raise click.BadParameter(f"no row {', '.join(unknown)}; there are {', '.join(map(str, ROWS))}")
+        asked = kinds if kinds is not None else "" if numbers else "embedded,aedes,nats"
+        seeds = None if short else range(seed, seed + injections)
+        run = _Run(
+            [ROWS[int(number)] for number in chosen], seeds, asked.split(","), is_whole=not numbers and not short
+        )
+        raise SystemExit(_tabulate(folder, run, lanes))
+    raise SystemExit({"soak": _endure, "plants": _plant, "document": _document}[what](folder))
+
+
+class _Run(NamedTuple):
+    """What a table is made of; the whole one ends with 200 rounds."""
+
+    rows: Sequence["Row"]
+    seeds: range | None
+    brokers: Sequence[str]
+    is_whole: bool
+
+
+def _tabulate(folder: Path, run: _Run, lanes: int) -> int:
+    """Run the rows; writes `report.json`, returns the exit code."""
     from tests.faults import campaign, report
     from tests.faults.brokers import absence
-    from tests.faults.table import OUT_OF_REACH, ROWS
+    from tests.faults.soak import Soak
+    from tests.faults.table import OUT_OF_REACH
 
-    chosen = numbers.split(",") if numbers else list(map(str, ROWS))
-    if unknown := [number for number in chosen if number not in map(str, ROWS)]:
-        raise click.BadParameter(f"no row {', '.join(unknown)}; there are {', '.join(map(str, ROWS))}")
-    rows = [ROWS[int(number)] for number in chosen]
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     out, began = console(), time.monotonic()
-    found, path = campaign.Found(), folder / "report.json"
+    found, path = campaign.Found(), folder / REPORT
     signal.signal(signal.SIGTERM, _on_sigterm)
-    seeds = None if short else range(seed, seed + injections)
-    asked = kinds if kinds is not None else "" if numbers else "embedded,aedes,nats"
-    matrix = {kind: absence(kind) for kind in asked.split(",") if kind}
+    matrix = {kind: absence(kind) for kind in run.brokers if kind}
     present = [kind for kind, missing in matrix.items() if not missing]
-    units = [*campaign.units(rows, seeds, folder), *campaign.matrix(present, rows, seeds, folder)]
+    units = [*campaign.units(run.rows, run.seeds, folder), *campaign.matrix(present, run.rows, run.seeds, folder)]
     for part in campaign.run(units, lanes):
         found.injections += part.injections
         found.undisturbed += part.undisturbed
         for injection in part.injections:
             out.print(injection.sentence)
         # After every part, so that who interrupts it keeps what was found.
-        result = report.summarise(rows, found.injections, found.undisturbed, time.monotonic() - began, matrix)
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(result)))
+        result = report.summarise(run.rows, found.injections, found.undisturbed, time.monotonic() - began, matrix)
+        _write(path, result)
     out.print(report.table_of(result))
     for missing in (*filter(None, matrix.values()), *(f"row {number} needs root" for number in OUT_OF_REACH)):
         out.print(f"skipped: {missing}")
     out.print(f"{len(found.injections)} injections in {result.seconds:.0f} s; {path}")
-    if not result.all_survived:
-        raise SystemExit(70)
+    failed = 0 if result.all_survived else FAILED
+    if run.is_whole:
+        failed |= _endure(folder)
+        soaked = msgspec.json.decode((folder / SOAKED).read_bytes(), type=Soak)
+        _write(path, msgspec.structs.replace(result, soak=soaked, seconds=time.monotonic() - began))
+    return failed
 
 
 def _endure(folder: Path) -> int:
@@ -70,15 +104,29 @@ def _endure(folder: Path) -> int:
     out = console()
     shutil.rmtree(folder / "soak", ignore_errors=True)
     found = soak(folder, tell=out.print)
-    (folder / "soak.json").write_bytes(msgspec.json.format(msgspec.json.encode(found)))
+    _write(folder / SOAKED, found)
     for one in found.processes:
         first, last = one.first, one.last
         out.print(f"{one.process}: {first.memory_mb:.1f} to {last.memory_mb:.1f} MB ({one.share:+.1%})")
         for what in ("threads", "sockets", "files"):
             if getattr(first, what) != getattr(last, what):
                 out.print(f"{one.process}: {getattr(first, what):g} to {getattr(last, what):g} {what}")
-    out.print(f"{found.rounds} rounds in {found.seconds:.0f} s; {folder / 'soak.json'}")
-    return 0 if all(one.is_steady for one in found.processes) else 70
+    out.print(f"{found.rounds} rounds in {found.seconds:.0f} s; {folder / SOAKED}")
+    return 0 if all(one.is_steady for one in found.processes) else FAILED
+
+
+def _write(path: Path, found: msgspec.Struct) -> None:
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(found)))
+
+
+def _document(folder: Path) -> int:
+    """Write the last report's figures into the documentation; returns the exit code."""
+    from tests.faults import document
+    from tests.faults.report import Report
+
+    document.write(PAGE, msgspec.json.decode((folder / REPORT).read_bytes(), type=Report))
+    console().print(f"wrote the figures of {folder / REPORT} into {PAGE}")
+    return 0
 
 
 def _plant(folder: Path) -> int:
@@ -91,7 +139,7 @@ def _plant(folder: Path) -> int:
     for name, where, shown in plants.check(folder):
         is_all = is_all and bool(shown)
         out.print(f"{name}: {where}: {shown[0] if shown else 'NOT FOUND'}")
-    return 0 if is_all else 70
+    return 0 if is_all else FAILED
 
 
 def _on_sigterm(*_: object) -> None:

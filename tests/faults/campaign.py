@@ -20,7 +20,7 @@ from tests.faults.table import ROWS
 MATRIX = (1, 4, 10)
 """Rows that every broker is put through, beside the undisturbed round."""
 SHORT_MATRIX = (4,)
-MATRIX_INJECTIONS = 4
+MATRIX_INJECTIONS = 8
 FULL = 20
 """Injections of a row that make the full table."""
 LANES = 3
@@ -98,9 +98,15 @@ def _count(row: Row, asked: int) -> int:
 
 def matrix(kinds: Sequence[str], rows: Sequence[Row], seeds: Sequence[int] | None, folder: Path) -> list[Unit]:
     """Cut the work of the brokers beside Mosquitto: one unit a broker, for the full table or the short one (None)."""
-    numbers = [row.number for row in rows if row.number in (SHORT_MATRIX if seeds is None else MATRIX)]
-    chosen = (0,) if seeds is None else tuple(seeds[:MATRIX_INJECTIONS])
-    return [Unit(tuple((number, chosen) for number in numbers), folder / kind, kind) for kind in kinds]
+    met = [row for row in rows if row.number in (SHORT_MATRIX if seeds is None else MATRIX)]
+    chosen = tuple((row.number, (0,) if seeds is None else _spread(row, seeds)) for row in met)
+    return [Unit(chosen, folder / kind, kind) for kind in kinds]
+
+
+def _spread(row: Row, seeds: Sequence[int]) -> tuple[int, ...]:
+    """Choose seeds that lie far apart among those of a row: neighbours strike at the same place, before and after."""
+    count = _count(row, len(seeds))
+    return tuple(seeds[0] + count * nth // MATRIX_INJECTIONS for nth in range(min(MATRIX_INJECTIONS, count)))
 
 
 def run_unit(unit: Unit) -> Found:

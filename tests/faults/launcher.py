@@ -151,7 +151,9 @@ def wrap_coordinator(striker: Striker) -> None:
         wrap(Store, name, striker, lambda *_, name=name: f"journal.{name}")
     for name in ("go_on", "end_run", "set_fact"):
         _note_durable(Store, name, striker, lambda *_: True)
-    _note_durable(Store, "save", striker, lambda round_, *_: round_.phase.value in {"committed", "abandoned"})
+    _note_durable(Store, "save", striker, lambda _, round_, *_rest: round_.phase.value in {"committed", "abandoned"})
+    # A run that is new to the coordinator was written by the operator's process, which waited for the disk.
+    _note_durable(Store, "active_run", striker, lambda run: run is not None and run.state == "queued")
 
 
 def _note_durable(owner: Any, name: str, striker: Striker, is_durable: Callable[..., bool]) -> None:
@@ -160,7 +162,7 @@ def _note_durable(owner: Any, name: str, striker: Striker, is_durable: Callable[
     @functools.wraps(original)
     def wrapped(store: Any, *arguments: Any) -> Any:
         result = original(store, *arguments)
-        if is_durable(*arguments):
+        if is_durable(result, *arguments):
             striker.disk.note_commit()
         return result
 

@@ -11,12 +11,12 @@ WAL_HEAD, FRAME_HEAD = 32, 24
 
 
 class Disk:
-    """Follows which files below `state` are durable: those there at the start, and those synced since they changed."""
+    """Follows what below `state` is durable: all that is there at the start, and what was synced since it changed."""
 
     def __init__(self, state: Path) -> None:
         self._state = state
         self._durable = {_inode(path): _stamp(path) for path in self._files()}
-        self._commit = (b"", 0)
+        self._commit = self._frames()[:2]
         self._fsync = os.fsync
         os.fsync = self._sync  # type: ignore[assignment]  # nobody here syncs a file object
 

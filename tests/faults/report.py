@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tests.faults.row import Row
+from tests.faults.soak import Soak
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -74,13 +75,14 @@ class BrokerReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole run."""
+    """The whole run; `soak` where all rows were run."""
 
     seconds: float
     all_survived: bool
     undisturbed: tuple[Undisturbed, ...]
     rows: tuple[RowReport, ...]
     brokers: tuple[BrokerReport, ...] = ()
+    soak: Soak | None = None
 
 
 def summarise(

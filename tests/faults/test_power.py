@@ -61,3 +61,13 @@ def test_power_cut_leaves_the_journal_at_a_moment_after_its_last_durable_commit(
         left.add(len(connect(machine / JOURNAL, create=False).execute("SELECT * FROM told").fetchall()))
     assert min(left) >= 10
     assert len(left) > 3
+
+
+def test_power_cut_leaves_what_earlier_processes_wrote_to_the_journal(state: Path) -> None:
+    earlier = connect(state / JOURNAL, create=True)
+    earlier.execute("CREATE TABLE told (number INTEGER)")
+    for number in range(10):
+        earlier.execute("INSERT INTO told VALUES (?)", (number,))
+    Disk(state).cut(SEEDS[0])
+    (state / f"{JOURNAL}-shm").unlink()
+    assert len(connect(state / JOURNAL, create=False).execute("SELECT * FROM told").fetchall()) == 10
