@@ -24,6 +24,8 @@ STACK_BYTES = 2**23
 LEAST_BLOCK_BYTES = 2**10
 THREADS = 2
 """Blocks at a time where a block is much work: NumPy does it without Python's lock."""
+MANY_UPDATES = 16
+"""From so many on a mean is much work; of fewer it is done before its blocks are hashed and written."""
 STATISTICS = ("moving_mean", "moving_variance", "running_mean", "running_var")
 """Ends of names of tensors that are measured, not trained: a server optimiser would drive variances below zero."""
 
@@ -57,7 +59,7 @@ def blocks(sources: Sources, strategy: Strategy) -> Iterator[Block]:
     with ExitStack() as stack:
         base, *updates = [_opened(stack, path) for path in (sources.base, *sources.updates)]
         moments = _opened(stack, sources.moments) if sources.moments and strategy.fresh_moments else None
-        threads = THREADS if strategy.has_stack else 1  # a mean is done before its blocks are hashed and written
+        threads = THREADS if strategy.has_stack or len(updates) >= MANY_UPDATES else 1
         desks = deque(_Desk(len(updates) if strategy.has_stack else 1, *most) for _ in range(threads))
         workshop = _Workshop(base, updates, moments, sources.weights, strategy, desks)
         pool = stack.enter_context(ThreadPoolExecutor(threads, "block"))
@@ -185,13 +187,13 @@ def _read(file: IO[bytes], segment: Segment, row: Tensor) -> Tensor:
 
 
 def _add(base: Tensor, move: Vector) -> Tensor:
-    """Add `move`, whose memory is used up."""
+    """Add `move`; the memory of both is used up."""
     if base.dtype.kind != "f":  # counters and the like: the nearest whole number, without a detour of the base
         moved: Tensor = base + np.rint(move).astype(np.int64).astype(base.dtype)
         return moved
     move += base
     with np.errstate(over="ignore"):
-        moved = move.astype(base.dtype)
-    if not np.isfinite(moved).all():
+        np.copyto(base, move, casting="same_kind")
+    if not np.isfinite(base).all():
         raise DataError(f"the new global model is out of the range of {base.dtype.name}")
-    return moved
+    return base

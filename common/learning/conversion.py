@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from common.errors import ConfigError, WorkError
 from common.files import write_atomic
+from common.learning.correction import correct
 from common.learning.framework import ConverterError, tf
 from common.learning.quiet import quiet
 from common.learning.seam import Images, Variant
@@ -39,8 +40,9 @@ def convert(model: Any, variant: Variant, images: Images | None) -> bytes:
 
     `float16` stores weights in half precision and `dynamic` in 8 bits, both compute in floats where the
     interpreter has no faster way; `int8` computes in 8 bits throughout, in ranges that are measured on
-    `images` `[n, size, size, 3]`. Raises ConfigError where it has no images, WorkError with the reason
-    where the model cannot be converted so.
+    `images` `[n, size, size, 3]`, and its biases are corrected on them by the interpreter that is installed.
+    Raises ConfigError where it has no images or no interpreter, WorkError with the reason where the model
+    cannot be converted so.
     """
     shape = (1, *model.input_shape[1:])
     call = tf.function(lambda pixels: model(pixels, training=False), (tf.TensorSpec(shape, tf.float32, "pixels"),))
@@ -64,16 +66,16 @@ def convert(model: Any, variant: Variant, images: Images | None) -> bytes:
         ) from error
     except RuntimeError as error:  # the quantiser's own word for an operator that it has no 8-bit form of
         raise WorkError(f"the model cannot be quantised to {variant}: {str(error)[:300]}") from error
-    return _finish(content, variant)
+    if variant == "int8" and images is not None:
+        _check(content)
+        content = correct(content, convert(model, "float32", None), images[:CALIBRATION_IMAGES])
+    return slim(content) if variant in {"dynamic", "int8"} else content
 
 
-def _finish(content: bytes, variant: Variant) -> bytes:
-    """Check that 8 bits are all that int8 computes in, and write what is quantised in fewer bytes."""
-    if variant not in {"dynamic", "int8"}:
-        return content
-    if variant == "int8" and (kinds := float_operators(content)):
+def _check(content: bytes) -> None:
+    """See that 8 bits are all that an int8 file computes in."""
+    if kinds := float_operators(content):
         raise WorkError(f"TFLite has no 8-bit form of {', '.join(kinds)}, so that int8 would compute in floats there")
-    return slim(content)
 
 
 def _calibration(images: Images | None) -> Iterator[list[NDArray[np.float32]]]:

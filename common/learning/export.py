@@ -47,16 +47,23 @@ def predict(path: Path, images: Images) -> NDArray[np.float64]:
     return probabilities
 
 
-def interpret(path: Path, threads: int | None = None) -> Any:
-    """Load a TFLite file into the interpreter that is installed. Raises as `agreement` does."""
+def interpret(path: Path, threads: int | None = None, *, is_kept: bool = False) -> Any:
+    """Load a TFLite file into the interpreter that is installed. Raises as `agreement` does.
+
+    `is_kept` keeps what every operator gave until the next run, at the cost of memory and speed.
+    """
     for name in INTERPRETERS:
         try:
             module = importlib.import_module(name)
         except ImportError:
             continue
+        options: dict[str, Any] = {}
+        if is_kept:
+            plain = module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+            options = {"experimental_preserve_all_tensors": True, "experimental_op_resolver_type": plain}
         try:
             with quiet():
-                interpreter = module.Interpreter(str(path), num_threads=threads)
+                interpreter = module.Interpreter(str(path), num_threads=threads, **options)
                 interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise DataError(f"{path}: not a TFLite model: {str(error)[:300]}") from error

@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 
 from common.learning.framework import flatbuffer_utils
 
+BIASED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
+"""Operators whose second and third input are weights and bias."""
+
 
 class _SharingBuilder(flatbuffers.Builder):  # type: ignore[misc]  # FlatBuffers ships no types
     """Points to a vector that was written before instead of writing it again, as FlatBuffers allows."""
@@ -25,16 +28,30 @@ class _SharingBuilder(flatbuffers.Builder):  # type: ignore[misc]  # FlatBuffers
 
 
 def slim(content: bytes) -> bytes:
-    """Share equal vectors and drop the names of tensors, which no interpreter reads.
+    """Share equal vectors, drop the names of tensors, which no interpreter reads, and the scales of biases.
 
-    A quantised channel has zero points of 8 bytes each for weights and bias, all of them 0: in MobileNetV2 with
-    alpha .35 a fifth of the file.
+    A quantised channel has zero points of 8 bytes each for weights and bias, all of them 0, and a scale of 4 bytes
+    each. A kernel multiplies by input scale x weight scale / output scale; of the scales of a bias it reads none,
+    but the loader and XNNPACK want one a channel: they get those of the weights, which stand in the file anyway.
     """
     model = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
     flatbuffer_utils.strip_strings(model)
+    for graph in model.subgraphs:
+        for operator in graph.operators:
+            if flatbuffer_utils.opcode_to_name(model, operator.opcodeIndex) in BIASED:
+                _lend_scales(*(graph.tensors[place] for place in operator.inputs[1:3] if place >= 0))
     builder = _SharingBuilder()
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     return bytes(builder.Output())
+
+
+def _lend_scales(weights: Any, bias: Any = None) -> None:
+    """Give a bias of several scales those of the weights. A single one stays: of that kernels check the value."""
+    if bias is None or weights.quantization is None or bias.quantization is None:
+        return
+    scales = weights.quantization.scale
+    if scales is not None and bias.quantization.scale is not None and len(bias.quantization.scale) == len(scales) > 1:
+        bias.quantization.scale = scales
 
 
 def float_operators(content: bytes) -> list[str]:

@@ -3,8 +3,9 @@
 import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import msgspec
 import numpy as np
@@ -14,7 +15,7 @@ from common.errors import ConfigError, DataError, WorkError
 from common.files import write_atomic
 from common.learning.evaluation import THRESHOLD, evaluate
 from common.learning.export import interpret
-from common.learning.seam import Examples, FileLearner, Site, Variant
+from common.learning.seam import Examples, FileLearner, Images, Site, Variant
 from common.weights import Tensor
 
 THREADS = 2
@@ -49,6 +50,14 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
     threads: int = THREADS
 
 
+@dataclass(frozen=True)
+class Ran:
+    """Probabilities `[n]` of a TFLite file, and the median of its milliseconds for one image."""
+
+    probabilities: NDArray[np.float64]
+    milliseconds: float
+
+
 def choose(names: Sequence[str]) -> tuple[Variant, ...]:
     """Check the names of variants, all where none is given; raises ConfigError that lists those there are."""
     known: tuple[Variant, ...] = get_args(Variant)
@@ -81,34 +90,37 @@ def export(learner: FileLearner, weights: list[Tensor], site: Site, folder: Path
     return Export(variants=tuple(found), keras_accuracy=keras, images=len(held), interpreter=_name())
 
 
-def _measure(path: Path, variant: Variant, held: Examples, expected: NDArray[np.float64]) -> Measured:
+def run(path: Path, images: Images) -> Ran:
+    """Predict every image once, then go on until there are enough times; the first few are not counted.
+
+    Raises ConfigError where no interpreter is installed, DataError where the file is no TFLite model.
+    """
     interpreter = interpret(path, THREADS)
-    probabilities, seconds = _run(interpreter, held)
-    figures = evaluate(probabilities, held.labels)
-    return Measured(
-        variant=variant,
-        file=str(path),
-        size=path.stat().st_size,
-        max_difference=float(np.abs(probabilities - expected).max(initial=0.0)),
-        other_labels=int(((probabilities >= THRESHOLD) != (expected >= THRESHOLD)).sum()),
-        accuracy=figures.accuracy,
-        auc=figures.auc,
-        milliseconds=1000 * statistics.median(seconds),
-    )
-
-
-def _run(interpreter: Any, held: Examples) -> tuple[NDArray[np.float64], list[float]]:
-    """Predict every image once, then go on until there are enough times; the first few are not counted."""
     given, result = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
-    probabilities, seconds = np.empty(len(held)), []
-    for run in range(max(len(held), TIMED_RUNS)):
-        place = run % len(held)
-        interpreter.set_tensor(given, held.images[place][None].astype(np.float32))
+    probabilities, seconds = np.empty(len(images)), []
+    for number in range(max(len(images), TIMED_RUNS)):
+        place = number % len(images)
+        interpreter.set_tensor(given, images[place][None].astype(np.float32))
         started = time.perf_counter()
         interpreter.invoke()
         seconds.append(time.perf_counter() - started)
         probabilities[place] = interpreter.get_tensor(result)[0, 0]
-    return probabilities, seconds[5:]
+    return Ran(probabilities, 1000 * statistics.median(seconds[5:]))
+
+
+def _measure(path: Path, variant: Variant, held: Examples, expected: NDArray[np.float64]) -> Measured:
+    ran = run(path, held.images)
+    figures = evaluate(ran.probabilities, held.labels)
+    return Measured(
+        variant=variant,
+        file=str(path),
+        size=path.stat().st_size,
+        max_difference=float(np.abs(ran.probabilities - expected).max(initial=0.0)),
+        other_labels=int(((ran.probabilities >= THRESHOLD) != (expected >= THRESHOLD)).sum()),
+        accuracy=figures.accuracy,
+        auc=figures.auc,
+        milliseconds=ran.milliseconds,
+    )
 
 
 def _name() -> str:

@@ -6,6 +6,7 @@ Each strategy runs in a process of its own that holds what a coordinator holds:
 
 import json
 import os
+import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -69,29 +70,25 @@ def _figures(folder: Path, name: str) -> Figures:
         for _ in aggregate(base, contributions, spec, strategy).blocks:
             pass
 
-    def from_disk(work: Callable[[], None]) -> float:
+    def forget() -> None:
         for path in updates:
             _forget(path)
-        return _seconds(work)
 
-    return Figures(
-        strategy=name,
-        disk_s=_best(lambda: from_disk(combine)),
-        disk_reading_s=_best(lambda: from_disk(read)),
-        cached_s=_best(lambda: _seconds(combine)),
-        cached_reading_s=_best(lambda: _seconds(read)),
-        peak_mb=_peak_mb(),
-    )
+    disk_s, disk_reading_s = _seconds([combine, read], forget)
+    cached_s, cached_reading_s = _seconds([combine, read], read)
+    return Figures(name, cached_s, cached_reading_s, disk_s, disk_reading_s, _peak_mb())
 
 
-def _best(timed: Callable[[], float]) -> float:
-    return min(timed() for _ in range(REPEATS))
-
-
-def _seconds(work: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+def _seconds(works: Sequence[Callable[[], None]], prepare: Callable[[], None]) -> list[float]:
+    """Return the median of each work's seconds. They take turns: the pace of a shared machine changes."""
+    times: list[list[float]] = [[] for _ in works]
+    for _ in range(REPEATS):
+        for work, found in zip(works, times, strict=True):
+            prepare()
+            start = time.perf_counter()
+            work()
+            found.append(time.perf_counter() - start)
+    return [statistics.median(found) for found in times]
 
 
 def _forget(path: Path) -> None:

@@ -14,7 +14,7 @@ from common.learning.numpy_learner import numpy_learner
 from coordinator.config import CoordinatorConfig
 from coordinator.dataset.synthetic import draw_slices
 from coordinator.rehearsal.results.cells import Bench, Cell, Measured
-from coordinator.rehearsal.results.document import document, name_of
+from coordinator.rehearsal.results.document import Comparison, document, name_of
 from coordinator.rehearsal.results.figures import Figures, pooled
 from coordinator.rehearsal.results.folds import Pool, gather, make_folds, make_sites
 from coordinator.rehearsal.results.grid import Grid, Recipe, Row, full, quick
@@ -176,11 +176,12 @@ def test_the_document_has_a_line_for_every_row_and_says_what_was_reached(pool: P
     rows = [once, *(msgspec.structs.replace(FEDERATED, model="simple_cnn", skew=skew) for skew in ("none", "labels"))]
     found = [foretold(pool, row, [0.9]) for row in rows[:2]] + [foretold(pool, rows[2], [0.1])]
     found.append(foretold(pool, msgspec.structs.replace(rows[1], keep_twins=False), [0.9]))
-    text = document(grid, found, pool, "Results")
+    text = document(Comparison(grid, found, (), pool), "Results")
     lines = [line for line in text.splitlines() if line.startswith(("| together", "| parted"))]
     assert [line.split(" | ")[1] for line in lines] == [name_of(figures.row) for figures in found]
     assert [line.split(" | ")[-1] for line in lines] == ["- |", "1: 0.0 MB, 1 s |", "not |", "- |"]
     assert "89 %" in text
+    assert "TFLite" not in text
 
 
 def test_both_grids_name_each_row_once_and_make_sound_configurations() -> None:

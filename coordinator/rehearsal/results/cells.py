@@ -4,6 +4,7 @@ import hashlib
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,8 @@ import msgspec
 
 from common.files import write_atomic
 from common.learning.seam import Images, Learner, Site, build
+from common.weights import Tensor
+from coordinator.rehearsal.results.exports import Exported, Model, export
 from coordinator.rehearsal.results.folds import Pool, gather, make_folds, make_sites
 from coordinator.rehearsal.results.grid import SEED, Grid, Recipe, Row
 from coordinator.rehearsal.results.simulation import Stage, simulate
@@ -37,6 +40,8 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     names: tuple[str, ...]
     """The test images, as those of `Measured`."""
     models: tuple[tuple[Measured, ...], ...]
+    exports: tuple[Exported, ...] = ()
+    """The last model's, where the row asks for them; calibrated on what the first site trained on."""
 
 
 class Bench:
@@ -73,24 +78,32 @@ class Bench:
         fold = make_folds(pool, self._grid.folds, SEED, keep_twins=row.keep_twins)[number]
         test, sites = pool.select(fold.test), make_sites(pool, fold, row.sites, row.skew, SEED)
         alone = [{name: site} for name, site in sites.items()] if row.setting == "alone" else [sites]
-        models = tuple(tuple(self._course(row, recipe, present, test.images)) for present in alone)
-        return Cell(row=row, fold=number, key=key, names=test.names, models=models)
+        courses = [self._course(row, recipe, present, test.images) for present in alone]
+        exports: tuple[Exported, ...] = ()
+        if row.exports:
+            model = Model(self._learner(recipe), courses[-1].weights, sites[min(sites)].train.images)
+            exports = export(model, row.exports, test.images)
+        models = tuple(course.measured for course in courses)
+        return Cell(row=row, fold=number, key=key, names=test.names, models=models, exports=exports)
 
-    def _course(self, row: Row, recipe: Recipe, sites: Mapping[str, Site], test: Images) -> Iterator[Measured]:
+    def _course(self, row: Row, recipe: Recipe, sites: Mapping[str, Site], test: Images) -> "_Course":
         """Train, and measure after every round; seconds are those of training and aggregation alone."""
         learner, config = self._learner(recipe), recipe.config(row)
         rounds = 1 if row.setting == "once" else recipe.rounds
         down = up = 0
+        measured, weights = [], list[Tensor]()
         with tempfile.TemporaryDirectory(prefix="fedpi-results-") as folder:
             stage = Stage(learner, sites, Path(folder))
             course = simulate(config, stage, learner.initial(config.training.seed), rounds)
             spent, since = 0.0, time.monotonic()
             for done in course:
+                weights = done.weights
                 spent += time.monotonic() - since
                 down, up = down + done.down, up + done.up
-                found = tuple(round(float(value), 6) for value in learner.predict(done.weights, test))
-                yield Measured(probabilities=found, down=down, up=up, seconds=round(spent, 3))
+                found = tuple(round(float(value), 6) for value in learner.predict(weights, test))
+                measured.append(Measured(probabilities=found, down=down, up=up, seconds=round(spent, 3)))
                 since = time.monotonic()
+        return _Course(tuple(measured), weights)
 
     def _learner(self, recipe: Recipe) -> Learner:
         name = str(recipe.model["name"])
@@ -100,10 +113,18 @@ class Bench:
 
     def _key(self, row: Row) -> str:
         pool = self.pool(row)
-        known = (self._grid.folds, SEED, self._grid.recipes[row.model], pool.examples.names)
+        known = (self._grid.folds, SEED, row, self._grid.recipes[row.model], pool.examples.names)
         digest = hashlib.sha256(msgspec.json.encode(known))
         digest.update(pool.examples.images.tobytes())
         return digest.hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class _Course:
+    """What a training came to after every round, and the weights of the last."""
+
+    measured: tuple[Measured, ...]
+    weights: list[Tensor]
 
 
 def _read(path: Path) -> Cell | None:

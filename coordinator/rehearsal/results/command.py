@@ -10,8 +10,8 @@ from common.files import write_atomic
 from coordinator.dataset.synthetic import draw_slices
 from coordinator.rehearsal.results import grid as grids
 from coordinator.rehearsal.results.cells import Bench, Cell
-from coordinator.rehearsal.results.document import document
-from coordinator.rehearsal.results.figures import pooled
+from coordinator.rehearsal.results.document import Comparison, document
+from coordinator.rehearsal.results.figures import exported, pooled
 from coordinator.rehearsal.results.grid import Grid, Row
 from coordinator.rehearsal.results.pictures import plot_rounds
 
@@ -49,7 +49,8 @@ def run(order: Order) -> Path:
     order.out.mkdir(parents=True, exist_ok=True)
     for model in order.grid.recipes:
         plot_rounds([figures for figures in found if figures.row.model == model], order.out / f"results-{model}.png")
-    text = document(order.grid, found, bench.pool(order.grid.rows[0]), order.title)
+    variants = [variant for row in order.grid.rows for variant in exported(cells[row], bench.pool(row))]
+    text = document(Comparison(order.grid, found, variants, bench.pool(order.grid.rows[0])), order.title)
     write_atomic(order.out / "results.md", text.encode())
     return order.out / "results.md"
 

@@ -1,9 +1,11 @@
 """The comparison as Markdown."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from coordinator.rehearsal.results.figures import NEAR, Figure, Figures
+from common.learning.variants import THREADS
+from coordinator.rehearsal.results.figures import NEAR, Figure, Figures, VariantFigures
 from coordinator.rehearsal.results.folds import ALPHA, Pool
 from coordinator.rehearsal.results.grid import Grid, Row
 
@@ -28,10 +30,22 @@ COLUMNS = (
     "s",
     "reached in",
 )
+VARIANT_COLUMNS = ("model", "variant", "kB", "of float32", "accuracy", "AUC", "other labels", "difference", "ms")
 
 
-def document(grid: Grid, found: Sequence[Figures], pool: Pool, title: str) -> str:
-    """Write it all. `found` holds figures of every row of `grid`."""
+@dataclass(frozen=True)
+class Comparison:
+    """All that was found: figures of every row of `grid`, and of the variants of those that were exported."""
+
+    grid: Grid
+    rows: Sequence[Figures]
+    variants: Sequence[VariantFigures]
+    pool: Pool
+
+
+def document(comparison: Comparison, title: str) -> str:
+    """Write it all."""
+    grid, found, pool = comparison.grid, comparison.rows, comparison.pool
     parts = [f"# {title}", _introduction(grid, pool)]
     for model, recipe in grid.recipes.items():
         figures = [figures for figures in found if figures.row.model == model]
@@ -39,15 +53,40 @@ def document(grid: Grid, found: Sequence[Figures], pool: Pool, title: str) -> st
         told = f"A round: {_listed(recipe.training)}; the rate falls by a cosine. One training: {_listed(once)}."
         parts += [f"## `{model}`", SEEDS[model], told]
         parts += [table(figures), f"![AUC after each round](results-{model}.png)"]
-    return "\n\n".join([*parts, _legend()]) + "\n"
+    parts.append(_legend())
+    if comparison.variants:
+        parts += ["## TFLite", _variants_introduction(comparison.variants), variant_table(comparison.variants)]
+    return "\n\n".join(parts) + "\n"
 
 
 def table(found: Sequence[Figures]) -> str:
     """One line for each row; what reached the AUC of one training on all images of the same split, and when."""
     goals = {figures.row.keep_twins: figures.auc.value for figures in found if figures.row.setting == "once"}
-    rows = (_cells(figures, goals.get(figures.row.keep_twins)) for figures in found)
-    lines = [COLUMNS, tuple("---" for _ in COLUMNS), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return _markdown(COLUMNS, (_cells(figures, goals.get(figures.row.keep_twins)) for figures in found))
+
+
+def variant_table(found: Sequence[VariantFigures]) -> str:
+    """One line for each variant of each row."""
+    whole = {figures.row: figures.size for figures in found if figures.variant == "float32"}
+    lines = (
+        (
+            f"`{figures.row.model}`",
+            figures.variant,
+            f"{figures.size / 1000:,.0f}",
+            f"{figures.size / whole[figures.row]:.1%}".replace("%", " %"),
+            _with_interval(figures.accuracy),
+            _with_interval(figures.auc),
+            str(figures.other_labels),
+            f"{figures.max_difference:.2g}",
+            f"{figures.milliseconds:.2f}",
+        )
+        for figures in found
+    )
+    return _markdown(VARIANT_COLUMNS, lines)
+
+
+def _markdown(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in (columns, ["---"] * len(columns), *lines))
 
 
 def name_of(row: Row) -> str:
@@ -93,6 +132,17 @@ def _legend() -> str:
         f"- **reached in**: the first round with an AUC at most {NEAR} below that of one training on all images of"
         " the same split, and the MB and seconds up to there.\n"
         "- A probability of .5 or more is the positive label."
+    )
+
+
+def _variants_introduction(found: Sequence[VariantFigures]) -> str:
+    names = sorted({name_of(figures.row) for figures in found})
+    return (
+        f"The last global models of {' and '.join(names)}, as `fedpi-device export` writes them, over the images that"
+        " their fold tests, pooled as above. The ranges of int8 were measured on what the first site trained on.\n\n"
+        "- **other labels**: images that Keras labels otherwise.\n"
+        "- **difference**: the largest from Keras's probabilities.\n"
+        f"- **ms**: an image on this machine with {THREADS} threads, the median of the folds."
     )
 
 

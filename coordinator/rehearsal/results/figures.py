@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from common.learning.evaluation import THRESHOLD
 from common.learning.intervals import aucs
+from common.learning.seam import Variant
 from coordinator.rehearsal.results.cells import Cell, Measured
 from coordinator.rehearsal.results.folds import Pool
 from coordinator.rehearsal.results.grid import Row
@@ -58,32 +59,63 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
         return next((n for n, value in enumerate(self.auc_by_round, 1) if value >= auc - NEAR), None)
 
 
+class VariantFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a row's last models as a TFLite variant. Bytes are those of a mean fold, milliseconds of the median one."""
+
+    row: Row
+    variant: Variant
+    size: float
+    accuracy: Figure
+    auc: Figure
+    other_labels: int
+    """Images that Keras gives the other label."""
+    max_difference: float
+    """Largest distance of a probability from Keras's."""
+    milliseconds: float
+
+
+class _Sample:
+    """What all folds tested. Intervals are the percentile bootstrap's (Efron 1979) over groups of near copies."""
+
+    def __init__(self, cells: Sequence[Cell], pool: Pool) -> None:
+        place = {name: n for n, name in enumerate(pool.examples.names)}
+        tested = np.array([place[name] for cell in cells for name in cell.names])
+        self.labels = pool.examples.labels[tested]
+        self.every = np.ones((1, len(tested)))
+        self._draws = _draws(pool, tested)
+
+    def auc(self, models: Sequence[Array]) -> Figure:
+        """Of each model's probabilities `[n]`, their mean."""
+        return self._figure(models, lambda p, drawn: aucs(p, self.labels, drawn))
+
+    def right(self, models: Sequence[Array], label: int | None = None) -> Figure:
+        """Share that is labelled right: of all images, or of those with `label`."""
+        of = np.ones(len(self.labels), np.bool_) if label is None else self.labels == label
+        return self._figure(models, lambda p, drawn: drawn @ (of & self._is_right(p)) / (drawn @ of))
+
+    def _is_right(self, probabilities: Array) -> NDArray[np.bool_]:
+        found: NDArray[np.bool_] = (probabilities >= THRESHOLD) == self.labels
+        return found
+
+    def _figure(self, models: Sequence[Array], measure: Callable[[Array, Array], Array]) -> Figure:
+        low, high = np.nanpercentile(np.mean([measure(p, self._draws) for p in models], axis=0), (2.5, 97.5))
+        return Figure(float(np.mean([measure(p, self.every) for p in models])), float(low), float(high))
+
+
 def pooled(cells: Sequence[Cell], pool: Pool) -> Figures:
-    """Pool a row's folds. Intervals are the percentile bootstrap's (Efron 1979) over groups of near copies."""
-    place = {name: n for n, name in enumerate(pool.examples.names)}
-    tested = np.array([place[name] for cell in cells for name in cell.names])
-    labels = pool.examples.labels[tested]
-    draws = _draws(pool, tested)
+    """Pool a row's folds."""
+    sample = _Sample(cells, pool)
     models = min(len(cell.models) for cell in cells)
     rounds = min(len(course) for cell in cells for course in cell.models)
     last = [_joined(cells, model, rounds - 1) for model in range(models)]
-    every = np.ones((1, len(tested)))
-
-    def figure(measure: Callable[[Array, Array], Array]) -> Figure:
-        low, high = np.nanpercentile(np.mean([measure(p, draws) for p in last], axis=0), (2.5, 97.5))
-        return Figure(float(np.mean([measure(p, every) for p in last])), float(low), float(high))
-
-    def share(of: NDArray[np.bool_]) -> Callable[[Array, Array], Array]:
-        return lambda p, drawn: drawn @ (of & ((p >= THRESHOLD) == labels)) / (drawn @ of)
-
     return Figures(
         row=cells[0].row,
-        auc=figure(lambda p, drawn: aucs(p, labels, drawn)),
-        accuracy=figure(share(np.ones(len(labels), np.bool_))),
-        sensitivity=figure(share(labels == 1)),
-        specificity=figure(share(labels == 0)),
+        auc=sample.auc(last),
+        accuracy=sample.right(last),
+        sensitivity=sample.right(last, 1),
+        specificity=sample.right(last, 0),
         auc_by_round=tuple(
-            float(np.mean([aucs(_joined(cells, model, n), labels, every)[0] for model in range(models)]))
+            float(np.mean([aucs(_joined(cells, model, n), sample.labels, sample.every)[0] for model in range(models)]))
             for n in range(rounds)
         ),
         down=_means(cells, rounds, lambda measured: measured.down),
@@ -92,8 +124,28 @@ def pooled(cells: Sequence[Cell], pool: Pool) -> Figures:
     )
 
 
+def exported(cells: Sequence[Cell], pool: Pool) -> list[VariantFigures]:
+    """Pool the folds of each variant that a row was exported as; empty where it was not."""
+    sample, keras = _Sample(cells, pool), _joined(cells, -1, -1)
+    figures = []
+    for folds in zip(*(cell.exports for cell in cells), strict=True):
+        found = np.concatenate([fold.probabilities for fold in folds])
+        variant = VariantFigures(
+            row=cells[0].row,
+            variant=folds[0].variant,
+            size=float(np.mean([fold.size for fold in folds])),
+            accuracy=sample.right([found]),
+            auc=sample.auc([found]),
+            other_labels=int(((found >= THRESHOLD) != (keras >= THRESHOLD)).sum()),
+            max_difference=max(fold.max_difference for fold in folds),
+            milliseconds=float(np.median([fold.milliseconds for fold in folds])),
+        )
+        figures.append(variant)
+    return figures
+
+
 def _joined(cells: Sequence[Cell], model: int, number: int) -> Array:
-    """All folds' probabilities `[n]` by one model after a round, counted from 0."""
+    """All folds' probabilities `[n]` by one model after a round, counted from 0; negative ones from the end."""
     return np.concatenate([cell.models[model][number].probabilities for cell in cells])
 
 

@@ -1,11 +1,12 @@
 """What is compared: models, splits and sites, and how each is trained. Pure."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import msgspec
 
 from common.config import convert
+from common.learning.seam import Variant
 from coordinator.config import CoordinatorConfig
 from coordinator.dataset.partition import Skew
 
@@ -22,6 +23,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     sites: int
     skew: Skew = "none"
     keep_twins: bool = True
+    exports: tuple[Variant, ...] = ()
+    """The TFLite variants that the last model is measured as too, float32 first."""
 
     @property
     def title(self) -> str:
@@ -73,7 +76,14 @@ def quick() -> Grid:
         ("rounds", 2, "none", False),
     )
     rows = (
-        Row(model=model, setting=setting, sites=sites, skew=skew, keep_twins=keep_twins)
+        Row(
+            model=model,
+            setting=setting,
+            sites=sites,
+            skew=skew,
+            keep_twins=keep_twins,
+            exports=("float32", "int8") if skew == "labels" else (),
+        )
         for model in recipes
         for setting, sites, skew, keep_twins in shapes
     )
@@ -86,7 +96,17 @@ def _rows(model: str) -> list[Row]:
         Row(model=model, setting="once", sites=1),
         Row(model=model, setting="rounds", sites=1),
         Row(model=model, setting="alone", sites=5),
-        *(Row(model=model, setting="rounds", sites=sites, skew=skew) for sites in (2, 5, 10) for skew in skews),
+        *(
+            Row(
+                model=model,
+                setting="rounds",
+                sites=sites,
+                skew=skew,
+                exports=get_args(Variant) if (sites, skew) == (5, "none") else (),
+            )
+            for sites in (2, 5, 10)
+            for skew in skews
+        ),
         Row(model=model, setting="once", sites=1, keep_twins=False),
         Row(model=model, setting="rounds", sites=2, keep_twins=False),
         Row(model=model, setting="rounds", sites=5, keep_twins=False),
