@@ -3,10 +3,8 @@
 set -euo pipefail
 
 readonly PROGRAMS=/opt/fedpi CONFIG=/etc/fedpi STATE=/var/lib/fedpi UNITS=/etc/systemd/system ACCOUNT=fedpi
-readonly CATALOG=/usr/local/lib/systemd/catalog/fedpi.catalog
-readonly ALL_ROLES=(broker coordinator device inference)
+readonly CATALOG=/usr/local/lib/systemd/catalog/fedpi.catalog ALL_ROLES=(broker coordinator device inference)
 SOURCE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-readonly SOURCE
 # As fedpi's own commands: 69 what is needed cannot be fetched, 70 the work failed, 78 this system will not do.
 readonly USAGE=2 UNAVAILABLE=69 FAILED=70 NO_PERMISSION=77 WRONG_SYSTEM=78
 
@@ -24,10 +22,10 @@ Roles:
   --no-learning  without TensorFlow: a coordinator that only averages, a device with models of your own; give it again
                  at every upgrade
   --uninstall    removes the roles named, or all; configuration and state stay
-  --purge        with --uninstall of all roles: removes configuration, state and account too
+  --purge        with --uninstall of all roles: removes configuration, state and accounts too
 
-Programs go to /opt/fedpi, configuration to /etc/fedpi, state to /var/lib/fedpi. An upgrade is built beside what runs;
-if its self-check fails, what ran runs on. pip takes its options from the environment (PIP_INDEX_URL and so on).
+Programs go to /opt/fedpi, configuration to /etc/fedpi, state to /var/lib/fedpi, the broker's to /var/lib/fedpi-broker.
+An upgrade is built beside what runs; if its self-check fails, what ran runs on. pip heeds PIP_INDEX_URL and so on.
 Exit codes: 0 done, 2 wrong use, 69 something cannot be fetched, 70 failed and undone, 77 not root, 78 wrong system.
 TEXT
 }
@@ -78,6 +76,8 @@ installed_roles() {
   for role in "${ALL_ROLES[@]}"; do [ ! -e "$UNITS/fedpi-$role.service" ] || printf '%s\n' "$role"; done
 }
 
+has_role() { [[ " $(installed_roles | paste -sd' ') ${ROLES[*]} " == *" $1 "* ]]; } # or will have it
+broker_account() { bash "$SOURCE/systemd/broker-account.sh" "$1"; }
 has_systemd() { [ -d /run/systemd/system ]; } # not so where an image is prepared in a chroot
 is_active() { has_systemd && systemctl is-active --quiet "$1"; }
 
@@ -86,7 +86,7 @@ is_active() { has_systemd && systemctl is-active --quiet "$1"; }
 install_packages() {
   local missing=()
   python3 -c 'import ensurepip, venv' 2> /dev/null || missing+=(python3-venv)
-  [[ " ${ROLES[*]} " != *" broker "* ]] || [ -x /usr/sbin/mosquitto ] || missing+=(mosquitto)
+  ! has_role broker || [ -x /usr/sbin/mosquitto ] || missing+=(mosquitto)
   if ((${#missing[@]})); then
     say "Installing ${missing[*]}"
     { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" > /dev/null; } ||
@@ -101,7 +101,7 @@ install_packages() {
   fi
 }
 
-make_account() {
+make_accounts() {
   local role
   id "$ACCOUNT" > /dev/null 2>&1 ||
     useradd --system --user-group --home-dir "$STATE" --no-create-home --shell /usr/sbin/nologin "$ACCOUNT"
@@ -109,9 +109,8 @@ make_account() {
   install -d -o "$ACCOUNT" -g "$ACCOUNT" -m 700 "$STATE"
   # Root writes the configuration, services only read it: what root creates in it belongs to their group.
   install -d -o root -g "$ACCOUNT" -m 2750 "$CONFIG"
-  for role in broker coordinator device; do install -d -o "$ACCOUNT" -g "$ACCOUNT" -m 700 "$STATE/$role"; done
-  [[ " ${ROLES[*]} " != *" broker "* ]] || [ -e "$CONFIG/broker.yaml" ] ||
-    install -m 640 "$SOURCE/config/broker-fleet.yaml" "$CONFIG/broker.yaml"
+  for role in coordinator device; do install -d -o "$ACCOUNT" -g "$ACCOUNT" -m 700 "$STATE/$role"; done
+  ! has_role broker || broker_account make
 }
 
 extras() {
@@ -253,6 +252,7 @@ roll_back() {
     rm -f "$STATE"/coordinator/journal.sqlite*
     cp -a "$STATE"/before-upgrade/* "$STATE/coordinator/"
   fi
+  broker_account back
   point_to "$old"
   mapfile -t roles < <(installed_roles)
   install_units "$old" "${roles[@]}"
@@ -266,7 +266,7 @@ roll_back() {
 install_roles() {
   local old new mark role all running=()
   install_packages
-  make_account
+  make_accounts
   old=$(current_slot) mark=$(fingerprint)
   for role in $(installed_roles); do ! is_active "fedpi-$role" || running+=("fedpi-$role.service"); done
   if [ -n "$old" ] && has_build "$old" "$mark"; then
@@ -281,6 +281,7 @@ install_roles() {
     say "$mark" > "$PROGRAMS/$new/built"
   fi
   mapfile -t all < <({ installed_roles; printf '%s\n' "${ROLES[@]}"; } | sort -u)
+  ! has_role broker || broker_account move
   install_units "$new" "${all[@]}"
   point_to "$new"
   for role in "${all[@]}"; do systemctl enable --quiet "fedpi-$role.service" "fedpi-$role.path"; done
@@ -289,6 +290,7 @@ install_roles() {
     restart "${running[@]}" || roll_back "$old" "$new" "${running[@]}"
   fi
   [ -z "$old" ] || [ "$old" = "$new" ] || rm -rf "${PROGRAMS:?}/$old"
+  rm -rf "$STATE/broker-before"
   start_new "${ROLES[@]}"
 }
 
@@ -331,12 +333,13 @@ uninstall_roles() {
   if [ -z "$(installed_roles)" ]; then
     rm -rf "$PROGRAMS" /usr/local/bin/fedpi-{broker,coordinator,device} "$CATALOG"
     journalctl --update-catalog
-    [ $IS_PURGE = yes ] || say "$CONFIG and $STATE stay; --uninstall --purge removes them."
+    [ $IS_PURGE = yes ] || say "$CONFIG, $STATE and what begins so stay; --uninstall --purge removes them."
   fi
   if [ $IS_PURGE = yes ]; then
     rm -rf "$CONFIG" "$STATE" "$UNITS"/fedpi-*.service.d
     ! id "$ACCOUNT" > /dev/null 2>&1 || userdel "$ACCOUNT"
-    say "Configuration, state and account are removed."
+    broker_account remove
+    say "Configuration, state and accounts are removed."
   fi
   ! has_systemd || systemctl daemon-reload
 }

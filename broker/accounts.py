@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from broker.mosquitto import PASSWORDS
+from broker.mosquitto import DATA, PASSWORDS
 from common import files
 from common.errors import ConfigError, WorkError
 
@@ -32,7 +32,8 @@ def secret_file(root: Path, user: str) -> Path:
 def ensure(root: Path, users: Iterable[str], *, renew: bool) -> list[str]:
     """Give each of `users` a password who has none yet, or all of them if `renew`; returns those who got one.
 
-    A user who is in the password file keeps the password, wherever the clear copy has gone meanwhile.
+    A user who is in the password file keeps the password, wherever the clear copy has gone meanwhile. Made by root, the
+    password file belongs to the owner of the broker's state.
     Raises ConfigError without mosquitto_passwd, WorkError where a file cannot be written.
     """
     path = root / PASSWORDS
@@ -40,7 +41,8 @@ def ensure(root: Path, users: Iterable[str], *, renew: bool) -> list[str]:
     fresh = [user for user in dict.fromkeys(users) if renew or user not in lines]
     if fresh:
         lines |= _hash({user: _password(root, user, renew=renew) for user in fresh})
-        files.write_private(path, "".join(f"{user}:{digest}\n" for user, digest in lines.items()).encode())
+        text = "".join(f"{user}:{digest}\n" for user, digest in lines.items())
+        files.write_private(path, text.encode(), like=root / DATA)
     return fresh
 
 

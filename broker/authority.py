@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
-    PublicFormat,
     load_pem_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -112,7 +111,15 @@ def new_key() -> ec.EllipticCurvePrivateKey:
 def new_signing_key() -> tuple[str, bytes]:
     """Make a key for signing messages: the private one in PEM, the 32 bytes of the public one."""
     key = Ed25519PrivateKey.generate()
-    return private_pem(key), key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    return private_pem(key), key.public_key().public_bytes_raw()
+
+
+def signing_public(pem: bytes) -> bytes:
+    """Return the 32 bytes of the public key of a key for signing; raises ValueError or TypeError if it is none."""
+    key = load_pem_private_key(pem, None)
+    if not isinstance(key, Ed25519PrivateKey):
+        raise TypeError("it is no Ed25519 key")
+    return key.public_key().public_bytes_raw()
 
 
 def private_pem(key: ec.EllipticCurvePrivateKey | Ed25519PrivateKey) -> str:

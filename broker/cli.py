@@ -134,6 +134,37 @@ def renew(names: tuple[str, ...], config_file: Path | None, to: Path, every: boo
 @config_option
 @folder_option
 @authority_option
+@to_option
+@click.option("--switch", "mode", flag_value="switch", help="The second step: the coordinator takes the new key.")
+@click.option("--stolen", "mode", flag_value="stolen", help="All the coordinator's keys, at once, trusted no longer.")
+def rekey(config_file: Path | None, to: Path, mode: str | None, **flags: Any) -> None:
+    """Replace the coordinator's signing key while the federation runs on, in two steps.
+
+    First a new key is made, and a file for each device that trusts it beside the one in use. When every device
+    has joined its file, --switch puts the new key in use. The files hold no secret.
+    """
+    from broker import rekeying
+
+    config = _serve_config(config_file, **flags)
+    if mode == "switch":
+        rekeying.switch(config)
+        console().print("The new signing key is in place, the earlier one is gone.")
+        console().print("Restart the coordinator: systemctl restart fedpi-coordinator")
+        return
+    files = rekeying.prepare(config, to) if mode is None else rekeying.replace_stolen(config, to)
+    for name, path in files:
+        console().print(f"{name}: {path}, for: {_join(name)} {path.name}")
+    if mode is None:
+        console().print("When every device has joined its file: fedpi-broker rekey --switch")
+    else:
+        console().print("Restart both, so that no connection of the thief is left, then join every device:")
+        console().print("systemctl restart fedpi-broker fedpi-coordinator")
+
+
+@main.command()
+@config_option
+@folder_option
+@authority_option
 @json_option
 def enrolled(config_file: Path | None, as_json: bool, **flags: Any) -> None:
     """List who is enrolled and until when, and who was revoked."""
@@ -234,10 +265,21 @@ def _serve_config(config_file: Path | None, **flags: Any) -> "ServeConfig":
     from broker.settings import ServeConfig
     from common.config import convert, load
 
-    if config_file is None and USUAL_CONFIG.exists():
-        config_file = USUAL_CONFIG
+    config_file = config_file or _usual_config(is_needed="folder" not in _given(flags))
     config = load(config_file, ServeConfig) if config_file else ServeConfig()
     return convert(msgspec.to_builtins(config) | _given(flags), ServeConfig, "command line")
+
+
+def _usual_config(*, is_needed: bool) -> Path | None:
+    """Find the file of a fleet; the broker's own account, which may not look there, is told all that it needs."""
+    from common.errors import ConfigError
+
+    try:
+        return USUAL_CONFIG if USUAL_CONFIG.exists() else None
+    except PermissionError as error:
+        if is_needed:
+            raise ConfigError(f"{USUAL_CONFIG}: {error.strerror}; run this as root") from error
+        return None
 
 
 def _broker_config(address: str | None, config_file: Path | None, **flags: Any) -> "BrokerConfig":

@@ -4,7 +4,7 @@ import datetime as dt
 import os
 import signal
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -12,7 +12,6 @@ import msgspec
 from broker import mosquitto, register
 from broker.office import CA_KEY, Office, found_office, open_office, settle
 from broker.places import dial_here
-from broker.register import Revoked
 from broker.settings import ServeConfig
 from common.bundle import COORDINATOR, SUFFIX, encode_bundle
 from common.errors import ConfigError, WorkError
@@ -86,17 +85,16 @@ def revoke(config: ServeConfig, name: str) -> int | None:
     Raises ConfigError, WorkError.
     """
     if name == COORDINATOR:
-        raise ConfigError(f"{name} cannot be revoked: without it there is no federation; make a new one with init")
+        raise ConfigError(
+            f"{name} cannot be revoked: without it there is no federation; "
+            "where its keys were stolen, replace them with: fedpi-broker rekey --stolen"
+        )
     with register.alone(config.authority_root):
         office = open_office(config)
-        if (member := office.register.members.get(name)) is None:
+        if name not in office.register.members:
             known = ", ".join(sorted(set(office.register.members) - {COORDINATOR})) or "nobody"
             raise ConfigError(f"{name} is not enrolled; enrolled are: {known}")
-        at = int(office.now.timestamp())
-        entries = [Revoked(name=name, serial=serial, at=at) for serial in (*member.earlier, member.serial)]
-        left = {key: value for key, value in office.register.members.items() if key != name}
-        known_now = msgspec.structs.replace(office.register, members=left, revoked=(*office.register.revoked, *entries))
-        replace(office, register=known_now).record()
+        office.revoke(name).record()
     return reload(config)
 
 
@@ -116,19 +114,23 @@ def renew(config: ServeConfig, names: Iterable[str], to: Path, *, every: bool = 
         office.record()
         if is_served:
             office.serve()
-        renewed: list[tuple[str, Path | None]] = [(name, _deliver(office, name, to)) for name in chosen]
+        renewed: list[tuple[str, Path | None]] = [(name, _hand_over(office, name, to)) for name in chosen]
     if is_served or renewed:
         reload(config)
     return [("broker", None)] * is_served + renewed
 
 
-def _deliver(office: Office, name: str, to: Path) -> Path | None:
-    bundle = office.bundle(name)
-    if name == COORDINATOR:
-        office.coordinator.install(bundle)
-        return None
+def _hand_over(office: Office, name: str, to: Path) -> Path | None:
+    if name != COORDINATOR:
+        return deliver(office, name, to)
+    office.coordinator.install(office.bundle(name))
+    return None
+
+
+def deliver(office: Office, name: str, to: Path) -> Path:
+    """Write what `name` joins with, without its keys, into the folder `to`; returns the file. Raises WorkError."""
     path = to / f"{name}{SUFFIX}"
-    write_private(path, encode_bundle(bundle))
+    write_private(path, encode_bundle(office.bundle(name)))
     return path
 
 
@@ -177,6 +179,8 @@ def listed(config: ServeConfig) -> list[Row]:
     rows = [
         Row(name, role, _iso(until), "ends soon" * office.ends_soon(until)) for name, (role, until) in members.items()
     ]
+    if office.register.next_signing:
+        rows.append(Row(COORDINATOR, "next signing key", "", "prepared"))
     gone = {entry.name: entry.at for entry in office.register.revoked}
     return rows + [Row(name, "-", "", f"revoked {_iso(at)}") for name, at in gone.items()]
 

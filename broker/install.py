@@ -65,10 +65,11 @@ def _check(config: ServeConfig) -> None:
 
 
 def _account(root: Path) -> str:
-    """Who runs the broker if root starts it: who runs `init`, or for root who owns the folder."""
+    """Who runs the broker if root starts it: who runs `init`, or for root who owns the broker's state."""
     if os.geteuid() != 0:
         return getpass.getuser()
-    return pwd.getpwuid((root if root.exists() else root.parent).stat().st_uid).pw_name
+    state = next(folder for folder in (root / mosquitto.DATA, root, root.parent) if folder.exists())
+    return pwd.getpwuid(state.stat().st_uid).pw_name
 
 
 def _refuse_changes(texts: dict[Path, str]) -> None:

@@ -108,9 +108,10 @@ def render_acl(config: ServeConfig, shut_out: Iterable[str] = ()) -> str:
 
 
 def with_denials(acl: str, shut_out: Iterable[str]) -> str:
-    """Put these denials in the place of those that an ACL has."""
+    """Put these denials in the place of those that an ACL has; all else, also what an operator added, stays."""
     denials = "".join(f"user {name}\ntopic deny #\n" for name in shut_out)
-    return acl.partition(_DENIALS)[0] + (_DENIALS + denials if denials else "")
+    kept = re.sub(re.escape(_DENIALS) + r"(?:user \S+\ntopic deny #\n)*", "", acl)
+    return kept + (_DENIALS + denials if denials else "")
 
 
 def listeners(conf: str) -> list[tuple[str, int]]:

@@ -12,7 +12,7 @@ from broker import authority as authorities
 from broker import mosquitto, register
 from broker.authority import Authority
 from broker.places import reachable_names
-from broker.register import Member, Register
+from broker.register import Member, Register, Revoked
 from broker.settings import ServeConfig
 from common.bundle import COORDINATOR, MONITOR, Bundle, Identity
 from common.errors import ConfigError
@@ -79,6 +79,14 @@ class Office:
         )
         return self._with(name, fresh)
 
+    def revoke(self, name: str) -> "Office":
+        """Strike `name`, which is enrolled, and take back all its certificates."""
+        at, member = int(self.now.timestamp()), self.register.members[name]
+        entries = [Revoked(name=name, serial=serial, at=at) for serial in (*member.earlier, member.serial)]
+        left = {key: value for key, value in self.register.members.items() if key != name}
+        known = msgspec.structs.replace(self.register, members=left, revoked=(*self.register.revoked, *entries))
+        return replace(self, register=known)
+
     def bundle(self, name: str) -> Bundle:
         """Return what `name` needs, without private keys."""
         known = self.register
@@ -118,12 +126,12 @@ class Office:
         )
 
     def serve(self) -> None:
-        """Write a new key and certificate of the broker. Raises WorkError."""
+        """Write a new key, for the broker's account only, and certificate of the broker. Raises WorkError."""
         key, root = authorities.new_key(), self.config.root
         issued = authorities.issue_server(
             self.authority, self.register.server_names, key.public_key(), self.until, self.now
         )
-        write_private(root / mosquitto.KEY, authorities.private_pem(key).encode())
+        write_private(root / mosquitto.KEY, authorities.private_pem(key).encode(), like=root / mosquitto.DATA)
         write_private(root / mosquitto.CERTIFICATE, issued.encode(), mode=0o644)
 
     def _server(self) -> x509.Certificate | None:

@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from common.bundle import COORDINATOR
 from common.config import Config, DeviceId, Port
 from common.errors import ConfigError
 from common.files import write_private
@@ -42,7 +43,7 @@ class Revoked(Config, frozen=True):
     at: int
 
 
-class Register(Config, frozen=True):
+class Register(Config, frozen=True, omit_defaults=True):
     """What the authority knows. Devices find the broker at `host` and `port`; `server_names` are all its names."""
 
     federation: DeviceId
@@ -54,6 +55,8 @@ class Register(Config, frozen=True):
     """Folder of the coordinator's identity on this machine."""
     members: dict[str, Member] = {}  # noqa: RUF012 - msgspec copies defaults
     revoked: tuple[Revoked, ...] = ()
+    next_signing: str = ""
+    """The public key with which the coordinator will sign next, in base64; empty unless it is being replaced."""
 
     @property
     def shut_out(self) -> tuple[str, ...]:
@@ -63,6 +66,8 @@ class Register(Config, frozen=True):
     def peers(self, *roles: str) -> str:
         """Write whose signatures count, as `common.signing` reads it."""
         rows = [f"{name} {member.signing}" for name, member in sorted(self.members.items()) if member.role in roles]
+        if self.next_signing and COORDINATOR in roles:
+            rows.append(f"{COORDINATOR} {self.next_signing}")
         return "".join(f"{row}\n" for row in rows)
 
 

@@ -39,6 +39,7 @@ class Identity:
         self.certificate = folder / f"{role}.crt"
         self.key = folder / f"{role}.key"
         self.signing_key = folder / f"{role}.signing"
+        self.next_signing_key = folder / f"{role}.signing-next"
         self.peers = folder / "peers"
 
     def check(self, bundle: Bundle, source: str) -> None:

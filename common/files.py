@@ -33,10 +33,10 @@ def write_atomic(path: Path, data: bytes) -> None:
         raise disk_error(f"{path}: cannot write", error) from error
 
 
-def write_private(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+def write_private(path: Path, data: bytes, *, mode: int = 0o600, like: Path | None = None) -> None:
     """Replace `path` by `data`, with no right beyond `mode` from its first byte on. Raises WorkError.
 
-    Written by root, it belongs to whom it belonged to before, or to the owner of its folder.
+    Written by root, it belongs to whom it belonged to before, or to the owner of `like`, by default of its folder.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -46,7 +46,7 @@ def write_private(path: Path, data: bytes, *, mode: int = 0o600) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        hand_over(temporary, like=path if path.exists() else path.parent)
+        hand_over(temporary, like=path if path.exists() else like or path.parent)
         publish(temporary, path)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -70,7 +70,8 @@ def hand_over(path: Path, *, like: Path) -> None:
     """Give what root has made to the owner of `like`. Raises OSError."""
     if os.geteuid() == 0:
         owner = like.stat()
-        os.chown(path, owner.st_uid, owner.st_gid)
+        # The folder may be another account's, which could put a link in the place of the file.
+        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def publish(temporary: Path, path: Path) -> None:

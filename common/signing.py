@@ -89,7 +89,10 @@ class Peer:
 
 
 class Peers:
-    """Whose signatures count: a file of lines `name key`, read again when it changes."""
+    """Whose signatures count: a file of lines `name key`, read again when it changes.
+
+    A name has two lines while its key is replaced: the key that it has, and the next one.
+    """
 
     LOOK_S = 0.5
 
@@ -98,7 +101,7 @@ class Peers:
         self._path = path
         self._look_at = 0.0
         self._stamp: tuple[int, int, int] | None = None
-        self._keys: dict[str, Peer] = {}
+        self._keys: dict[str, tuple[Peer, ...]] = {}
         self._dropped: set[str] = set()
         self.look()
 
@@ -124,18 +127,22 @@ class Peers:
         dropped, self._dropped = self._dropped, set()
         return dropped
 
-    def get(self, name: str) -> "Peer | None":
-        """Return who `name` is, if it is trusted."""
+    def get(self, name: str) -> tuple[Peer, ...]:
+        """Return the keys of `name` that are trusted: none of a stranger's."""
         if time.monotonic() >= self._look_at:
             self.look()
-        return self._keys.get(name)
+        return self._keys.get(name, ())
 
 
 @dataclass(frozen=True)
 class _Said:
-    """Which stream of messages, one for each topic and key, and how far: a new key begins anew."""
+    """Which streams of messages, one for each topic and key, and how far.
 
-    stream: str
+    A speaker whose key is replaced says one stream under both keys: else what the earlier one signed could be said
+    again. A key without an earlier one begins anew.
+    """
+
+    streams: tuple[str, ...]
     mark: Mark
 
 
@@ -184,21 +191,22 @@ class Verifier:
         match = _SIGNATURE.fullmatch(signature)
         if match is None:
             raise PeerError(f"{speaker} does not sign")
-        if (peer := self.peers.get(speaker)) is None:
+        if not (peers := self.peers.get(speaker)):
             raise PeerError(f"{speaker} is not enrolled here, or revoked")
         epoch, sequence = int(match[1]), int(match[2])
-        if not _is_of(peer.key, match[3], _signed_bytes(topic, epoch, sequence, message)):
+        signed = _signed_bytes(topic, epoch, sequence, message)
+        if not any(_is_of(peer.key, match[3], signed) for peer in peers):
             raise PeerError(f"forged: this is not {speaker}'s signature")
-        return _Said(f"{topic} {peer.text}", (epoch, sequence))
+        return _Said(tuple(f"{topic} {peer.text}" for peer in peers), (epoch, sequence))
 
     def _heard(self, said: _Said) -> Mark:
-        return self._marks.get(said.stream, (0, 0))
+        return max(self._marks.get(stream, (0, 0)) for stream in said.streams)
 
     def _advance(self, said: _Said, speaker: str, *, is_repeatable: bool) -> None:
         mark, known = said.mark, self._heard(said)
         if mark < known or (mark == known and not is_repeatable):
             raise PeerError(f"replayed: {speaker} said {mark[0]}.{mark[1]} when {known[0]}.{known[1]} was heard before")
-        self._marks[said.stream] = mark
+        self._marks |= dict.fromkeys(said.streams, mark)
 
     def _remember(self, topic: str, document: bytes) -> None:
         """Keep the marks when a document says something new: an older one is then an older statement, too."""
@@ -211,17 +219,21 @@ class Verifier:
             temporary.replace(self._memory)
 
 
-def parse_peers(text: str) -> dict[str, Peer]:
-    """Read lines of a name and a key (32 bytes in base64); raises ValueError."""
+def parse_peers(text: str) -> dict[str, tuple[Peer, ...]]:
+    """Read lines of a name and a key (32 bytes in base64), the keys of each name in their order; raises ValueError."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     rows = [line.split() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     if any(len(row) != 2 for row in rows):
         raise ValueError("a line must be a name and a key")
+    found: dict[str, tuple[Peer, ...]] = {}
     try:
-        return {name: Peer(Ed25519PublicKey.from_public_bytes(base64.b64decode(key)), key) for name, key in rows}
+        for name, key in rows:
+            peer = Peer(Ed25519PublicKey.from_public_bytes(base64.b64decode(key)), key)
+            found[name] = (*found.get(name, ()), peer)
     except binascii.Error as error:
         raise ValueError("a key is not base64") from error
+    return found
 
 
 def _read_key(path: Path) -> "Ed25519PrivateKey":

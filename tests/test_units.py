@@ -69,6 +69,14 @@ def test_keys_come_as_credentials_under_the_names_that_are_looked_for(unit: str,
     assert set(re.findall(r"^SetCredential=([^:]+):\\n$", text, re.MULTILINE)) == set(handed)
 
 
+def test_nothing_but_the_broker_runs_under_its_account() -> None:
+    accounts = {unit.stem: value(unit, "User") for unit in UNITS}
+    assert [name for name, account in accounts.items() if account == "fedpi-broker"] == ["fedpi-broker"]
+    state = value(ROOT / "systemd/fedpi-broker.service", "StateDirectory")
+    assert not state.startswith(f"{value(ROOT / 'systemd/fedpi-coordinator.service', 'StateDirectory')}/")
+    assert state == "fedpi-broker/data", "root writes what stands above"
+
+
 def test_serving_beside_a_device_is_the_devices_command_but_for_serving() -> None:
     beside = value(ROOT / "systemd/serving.conf", "ExecStart")
     assert beside.replace(" --no-serving", "") == value(ROOT / "systemd/fedpi-device.service", "ExecStart")
@@ -97,5 +105,6 @@ def test_the_installer_is_free_of_the_shells_traps() -> None:
     shellcheck = shutil.which("shellcheck", path=str(Path(sys.executable).parent)) or shutil.which("shellcheck")
     if shellcheck is None:
         pytest.skip("needs shellcheck, which fedpi[dev] installs")
-    done = subprocess.run([shellcheck, INSTALL, ROOT / ".ci/run"], capture_output=True, text=True, check=False)
+    scripts = [INSTALL, ROOT / ".ci/run", *ROOT.glob("systemd/*.sh")]
+    done = subprocess.run([shellcheck, *scripts], capture_output=True, text=True, check=False)
     assert done.stdout == ""

@@ -117,6 +117,17 @@ def test_the_revoked_is_listed_denied_and_forgotten_and_comes_back_only_on_purpo
     assert (config.root / "acl").read_text() == acl
 
 
+def test_rules_that_an_operator_added_stay(config: ServeConfig, tmp_path: Path, rpi1: Bundle) -> None:  # noqa: ARG001
+    acl, rules = config.root / "acl", "user camera1\ntopic read fedpi/1/lab/dev/+/prediction\n"
+    enrolment.enroll(config, "rpi2", tmp_path)
+    enrolment.revoke(config, "rpi1")
+    acl.write_text(acl.read_text() + rules)
+    enrolment.revoke(config, "rpi2")
+    text = acl.read_text()
+    assert text.count(rules) == text.count("# Revoked:") == 1
+    assert text.endswith("user rpi1\ntopic deny #\nuser rpi2\ntopic deny #\n")
+
+
 def test_who_is_not_enrolled_cannot_be_revoked(config: ServeConfig, rpi1: Bundle) -> None:  # noqa: ARG001
     with pytest.raises(ConfigError, match="enrolled are: rpi1"):
         enrolment.revoke(config, "rpi2")

@@ -1,5 +1,7 @@
 """`fedpi-broker init` on a real disk, with the real mosquitto_passwd."""
 
+import os
+import pwd
 import stat
 from pathlib import Path
 
@@ -134,3 +136,35 @@ def test_flag_beats_the_file(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["init", "--config", str(file), "--port", "3000"])
     assert result.exit_code == 0, result.output
     assert "listener 3000 127.0.0.2" in (tmp_path / "made" / "mosquitto.conf").read_text()
+
+
+@pytest.mark.parametrize(("has_tls", "own"), [(True, "server.key"), (False, "passwords")])
+def test_what_root_prepares_is_roots_but_for_what_the_brokers_account_keeps_to_itself(
+    tmp_path: Path, has_tls: bool, own: str
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root, who gives files to others")
+    nobody = pwd.getpwnam("nobody")
+    config = ServeConfig(folder=str(tmp_path), federation="lab", tls=has_tls)
+    (tmp_path / "data").mkdir()
+    os.chown(tmp_path / "data", nobody.pw_uid, nobody.pw_gid)
+    install.init(config)
+    assert "\nuser nobody\n" in (tmp_path / "mosquitto.conf").read_text()
+    theirs = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.stat().st_uid == nobody.pw_uid}
+    assert theirs == {"data", own}
+
+
+def test_the_brokers_account_needs_no_configuration_that_is_not_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shut = tmp_path / "etc"
+
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("broker.cli.USUAL_CONFIG", shut / "broker.yaml")
+    monkeypatch.setattr(Path, "exists", lambda path: refuse(path) if path.parent == shut else path.is_file())
+    unprepared = CliRunner().invoke(main, ["run", "--mosquitto", "--out", str(tmp_path / "broker")])
+    assert "mosquitto.conf is missing" in unprepared.output
+    people = CliRunner().invoke(main, ["enrolled"])
+    assert (people.exit_code, "run this as root" in people.output) == (78, True)

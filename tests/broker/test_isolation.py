@@ -1,5 +1,6 @@
 """Devices behind the rendered ACL on a real Mosquitto: what one sends, and what reaches the other."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +18,8 @@ from common.topics import Kind, topic
 FEDERATION = "lab"
 QUIET_S = 0.3
 Login = Callable[[str], Connection]
+SECURITY = (Path(__file__).resolve().parents[2] / "docs/security.md").read_text(encoding="utf-8")
+(OF_AN_APPLICATION,) = re.findall(r"^```\n(user camera1\n.*?)^```", SECURITY, re.MULTILINE | re.DOTALL)
 
 
 def name(kind: Kind, device: str = "rpi1") -> str:
@@ -28,8 +31,9 @@ def account(
     tmp_path: Path, free_port: int, launch_mosquitto: Callable[[Path, int], BrokerConfig]
 ) -> Callable[[str], BrokerConfig]:
     """Name the login of one of the users that `init` made, on a broker that runs what it rendered."""
-    config = ServeConfig(folder=str(tmp_path), port=free_port, devices=("rpi1", "rpi2"))
+    config = ServeConfig(folder=str(tmp_path), port=free_port, devices=("rpi1", "rpi2", "camera1"))
     install.init(config)
+    (config.root / "acl").write_text((config.root / "acl").read_text() + OF_AN_APPLICATION.replace("brain", FEDERATION))
     broker = launch_mosquitto(config.root / "mosquitto.conf", free_port)
 
     def known(user: str) -> BrokerConfig:
@@ -103,3 +107,18 @@ def test_monitor_reads_the_story_and_says_nothing(login: Login) -> None:
     assert [message.payload for message in monitor.collect(9, QUIET_S, 3.0)] == [b"story"]
     with pytest.raises(ConfigError, match="may not publish"):
         monitor.publish(name(Kind.DEV_EVENT, "monitor"), b"forged")
+
+
+def test_nobody_asks_for_predictions_but_the_coordinator_and_an_application_that_is_let(login: Login) -> None:
+    coordinator, rpi1, rpi2, camera1 = (login(user) for user in ("coordinator", "rpi1", "rpi2", "camera1"))
+    rpi1.subscribe(name(Kind.DEV_INFER, "rpi1"))
+    for stranger in (login("monitor"), rpi2):
+        with pytest.raises(ConfigError, match="may not publish"):
+            stranger.publish(name(Kind.DEV_INFER, "rpi1"), b"image")
+    coordinator.publish(name(Kind.DEV_INFER, "rpi1"), b"1")
+    camera1.publish(name(Kind.DEV_INFER, "rpi1"), b"2")
+    assert [message.payload for message in rpi1.collect(9, QUIET_S, 3.0)] == [b"1", b"2"]
+    camera1.subscribe("#")
+    rpi1.publish(name(Kind.DEV_SAY, "rpi1"), b"wire")
+    rpi1.publish(name(Kind.DEV_PREDICTION, "rpi1"), b"answer")
+    assert [message.payload for message in camera1.collect(9, QUIET_S, 3.0)] == [b"answer"]

@@ -1,4 +1,5 @@
-"""`python -m tests.machines`: install fedpi on three Debian machines, run rounds, let every fault befall them.
+"""`python -m tests.machines`: install fedpi on three Debian machines, run rounds, let every fault befall them, and
+do what docs/operations.md tells people to do.
 
 Needs root, debootstrap and systemd-container, and about 12 GB below --folder. Writes report.json.
 """
@@ -17,7 +18,7 @@ from typing import Any
 
 import click
 
-from tests.machines import trials
+from tests.machines import manual, trials
 from tests.machines.emulated import try_emulated
 from tests.machines.federation import (
     ADDRESSES,
@@ -47,6 +48,7 @@ class Plan:
     system: System
     is_kept: bool
     with_arm64: bool
+    skipped: tuple[str, ...] = ()
 
 
 @click.command()
@@ -59,8 +61,9 @@ class Plan:
 )
 @click.option("--mirror", help="Where Debian's packages are [default: where apt on this machine finds them]")
 @click.option("--arm64", is_flag=True, help="Install on an emulated arm64 machine too; that is slow.")
+@click.option("--skip", multiple=True, type=click.Choice(["trials", "manual"]), help="Leave a part out; repeat it.")
 @click.option("--keep", is_flag=True, help="Leave the machines' disks where they are.")
-def main(folder: Path, out: Path, suite: str, mirror: str | None, **flags: bool) -> None:
+def main(folder: Path, out: Path, suite: str, mirror: str | None, **flags: Any) -> None:
     """Run everything; exit code 1 and one sentence where something does not hold."""
     began = time.monotonic()
 
@@ -70,7 +73,8 @@ def main(folder: Path, out: Path, suite: str, mirror: str | None, **flags: bool)
     report: dict[str, Any] = {"suite": suite}
     try:
         require_tools()
-        plan = Plan(folder.absolute(), System(suite, "amd64", mirror or find_mirror()), flags["keep"], flags["arm64"])
+        system = System(suite, "amd64", mirror or find_mirror())
+        plan = Plan(folder.absolute(), system, flags["keep"], flags["arm64"], flags["skip"])
         execute(plan, report, tell)
     except (MachineError, subprocess.TimeoutExpired) as error:
         report["failed"] = str(error)
@@ -98,7 +102,12 @@ def execute(plan: Plan, report: dict[str, Any], tell: Tell) -> None:
     binds = {clone: MEDIA, fetch_wheels(folder, plan.system): WHEELS}
     draw_images(folder / "images")
     with machines(plan, base, binds) as hosts:
-        run(hosts, folder / "images", report, tell)
+        federation = begin(hosts, folder / "images", report, tell)
+        if "trials" not in plan.skipped:
+            report["trials"] = trials.run_all(federation, tell)
+        if "manual" not in plan.skipped:
+            report["manual_s"] = manual.run_all(federation, tell)
+        check_uninstall(hosts["rpi2"])
         shutil.copy2(hosts["hub"].root / EXPORTED, folder / "model.tflite")
     if plan.with_arm64:
         tell("Installing on arm64")
@@ -108,8 +117,8 @@ def execute(plan: Plan, report: dict[str, Any], tell: Tell) -> None:
         tell(f"arm64: {report['arm64']['infer']}")
 
 
-def run(hosts: dict[str, Host], images: Path, report: dict[str, Any], tell: Tell) -> None:
-    """Install, enrol, run three rounds, then every fault."""
+def begin(hosts: dict[str, Host], images: Path, report: dict[str, Any], tell: Tell) -> Federation:
+    """Install, enrol, run three rounds, install again."""
     hub, devices = hosts["hub"], [hosts["rpi1"], hosts["rpi2"]]
     report["boot_s"] = {host.name: round(host.boot(), 1) for host in hosts.values()}
     report["install_s"] = {}
@@ -133,9 +142,8 @@ def run(hosts: dict[str, Host], images: Path, report: dict[str, Any], tell: Tell
     tell(f"3 rounds are committed, the first after {report['first_round_s']} s")
     federation.coordinator("export", "--release")
     report["again_s"] = check_idempotence(hosts["rpi1"])
-    report["trials"] = trials.run_all(federation, tell)
-    check_uninstall(hosts["rpi2"])
     report["entries_with_round"] = len(hub.entries("_SYSTEMD_UNIT=fedpi-coordinator.service", "ROUND=1"))
+    return federation
 
 
 def examine_units(host: Host) -> dict[str, float]:

@@ -47,10 +47,10 @@ class Federation:
         config = ["--config", COORDINATOR]
         return self.hub.run("runuser", "-u", "fedpi", "--", "fedpi-coordinator", name, *options, *config).stdout
 
-    def ask(self, device: Host) -> dict[str, Any]:
-        """Send an image of the hub's to a device over MQTT; returns the prediction."""
+    def ask(self, device: Host, identity: str = f"{IDENTITY}/coordinator") -> dict[str, Any]:
+        """Send an image of the hub's to a device over MQTT as who has `identity`; returns the prediction."""
         address = ["-h", "hub", "-p", "8883", "--cafile", f"{IDENTITY}/ca.crt"]
-        login = [*address, "--cert", f"{IDENTITY}/coordinator.crt", "--key", f"{IDENTITY}/coordinator.key"]
+        login = [*address, "--cert", f"{identity}.crt", "--key", f"{identity}.key"]
         image = next((self.hub.root / "srv/images/yes").iterdir()).name
         topic = f"1/brain/dev/{device.name}"
         listen = ["mosquitto_sub", *login, "-C", "1", "-W", "20", "-t", f"fedpi/{topic}/prediction"]
@@ -133,10 +133,10 @@ def configure_hub(hub: Host, federation: str) -> None:
     hub.run("systemctl", "restart", "fedpi-coordinator")
 
 
-def enroll(hub: Host, device: Host) -> None:
+def enroll(hub: Host, device: Host, *options: str) -> None:
     """The other two commands: enrol the device at the hub, carry the file over, join."""
     bundle = f"{device.name}.fedpi"
-    hub.run("fedpi-broker", "enroll", device.name, "--to", "/srv")
+    hub.run("fedpi-broker", "enroll", device.name, *options, "--to", "/srv")
     shutil.move(hub.root / "srv" / bundle, device.root / "srv" / bundle)
     device.run("fedpi-device", "join", f"/srv/{bundle}")
 
