@@ -14,6 +14,7 @@ from common.learning.numpy_learner import numpy_learner
 from coordinator.config import CoordinatorConfig
 from coordinator.dataset.synthetic import draw_slices
 from coordinator.rehearsal.results.cells import Bench, Cell, Measured
+from coordinator.rehearsal.results.command import Order, run
 from coordinator.rehearsal.results.document import Comparison, document, name_of
 from coordinator.rehearsal.results.figures import Figures, pooled
 from coordinator.rehearsal.results.folds import Pool, gather, make_folds, make_sites
@@ -60,6 +61,23 @@ def test_every_image_is_tested_once_and_never_trained_on_in_that_fold(pool: Pool
         assert not train & test
         twins_apart = any(f"no/twin-{name.removeprefix('no/')}" in train for name in test)
         assert twins_apart != keep_twins
+
+
+@pytest.mark.system
+def test_a_run_writes_the_document_and_what_was_interrupted_goes_on(images: Path, tmp_path: Path) -> None:
+    order = Order(GRID, images, tmp_path / "work", tmp_path / "out", "Drawn")
+    page = run(order)
+    first = page.read_text()
+    assert all(name_of(row) in first for row in GRID.rows)
+    assert (tmp_path / "out" / "results-numpy.png").stat().st_size > 0
+    cells = sorted((tmp_path / "work" / "cells").iterdir())
+    assert len(cells) == len(GRID.rows) * GRID.folds
+    lost, *kept = cells
+    lost.unlink()
+    stamps = [path.stat().st_mtime_ns for path in kept]
+    run(order)
+    assert lost.exists()
+    assert [path.stat().st_mtime_ns for path in kept] == stamps
 
 
 @pytest.mark.parametrize("skew", ["none", "labels"])

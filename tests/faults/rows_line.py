@@ -27,6 +27,9 @@ SLOW = Setup(
 """A model of 200 kB, which 50 kB/s carry in 4 s; timers of transfers are fedpi's own. The deadline is shorter than a
 delivery over that line, so that only progress keeps the round open."""
 
+PATIENT = Setup(repair_s=2.0, repair_max_s=30.0)
+"""Where bytes are counted, timers are fedpi's own: with shorter ones a busy machine makes receivers ask again."""
+
 
 # ---- 1: a reset inside a chunk ----------------------------------------------------------------
 
@@ -189,6 +192,7 @@ ROWS = (
         how="proxy",
         holds="same hash; at most one window sent again",
         inject=reset_inside_a_chunk,
+        setup=PATIENT,
         short_seeds=(0, 1),
     ),
     Row(

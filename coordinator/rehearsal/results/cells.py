@@ -3,7 +3,7 @@
 import hashlib
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -51,10 +51,6 @@ class Bench:
         self._grid, self._images, self._folder = grid, images, folder
         self._pools: dict[int, Pool] = {}
         self._learners: dict[str, Learner] = {}
-
-    def __iter__(self) -> Iterator[tuple[Row, int]]:
-        """Every row in every fold."""
-        return ((row, fold) for row in self._grid.rows for fold in range(self._grid.folds))
 
     def pool(self, row: Row) -> Pool:
         """Return the images as `row`'s model takes them."""

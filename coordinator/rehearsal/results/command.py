@@ -1,6 +1,9 @@
 """The run behind `make results`: cell after cell with a progress display, then the document and its pictures."""
 
-import time
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 
 QUICK_IMAGES = 24
 """Drawn slices of each label that a quick run compares on."""
+MOST_PROCESSES = 4
+"""Each takes about a gigabyte."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +48,8 @@ def quick_order(folder: Path) -> Order:
 
 def run(order: Order) -> Path:
     """Compute what is missing, and write `results.md` with its pictures; returns its path. Raises FedpiError."""
+    cells = _compute(order, console(stderr=True))
     bench = Bench(order.grid, order.images, order.folder / "cells")
-    cells = _compute(bench, console(stderr=True))
     found = [pooled(cells[row], bench.pool(row)) for row in order.grid.rows]
     order.out.mkdir(parents=True, exist_ok=True)
     for model in order.grid.recipes:
@@ -55,7 +60,7 @@ def run(order: Order) -> Path:
     return order.out / "results.md"
 
 
-def _compute(bench: Bench, out: "Console") -> dict[Row, list[Cell]]:
+def _compute(order: Order, out: "Console") -> dict[Row, list[Cell]]:
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -65,15 +70,43 @@ def _compute(bench: Bench, out: "Console") -> dict[Row, list[Cell]]:
         TimeRemainingColumn,
     )
 
-    tasks, cells = list(bench), dict[Row, list[Cell]]()
+    tasks = [(row, fold) for row in order.grid.rows for fold in range(order.grid.folds)]
+    cells = dict[tuple[Row, int], Cell]()
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(TextColumn("{task.description}", markup=False), *columns, console=out, transient=True) as progress:
         bar = progress.add_task("beginning", total=len(tasks))
-        for row, fold in tasks:
-            since = time.monotonic()
-            progress.update(bar, description=f"{row.title}, fold {fold + 1}")
-            cells.setdefault(row, []).append(bench.cell(row, fold))
-            progress.advance(bar)
+        for (row, fold), cell in _computed(order, tasks):
+            cells[row, fold] = cell
+            progress.update(bar, description=f"{row.title}, fold {fold + 1}", advance=1)
             if not out.is_terminal:
-                out.print(f"{row.title} fold={fold + 1} s={time.monotonic() - since:.1f}")
-    return cells
+                out.print(f"{row.title} fold={fold + 1} {len(cells)} of {len(tasks)}")
+    return {row: [cells[row, fold] for fold in range(order.grid.folds)] for row in order.grid.rows}
+
+
+def _computed(order: Order, tasks: Sequence[tuple[Row, int]]) -> Iterator[tuple[tuple[Row, int], Cell]]:
+    """Yield cells as they are done: a process for each core, with a thread each.
+
+    Small models in small batches keep one thread busy, not several.
+    """
+    pool = ProcessPoolExecutor(
+        min(os.cpu_count() or 1, MOST_PROCESSES), multiprocessing.get_context("spawn"), _begin, (order,)
+    )
+    try:
+        under_way = {pool.submit(_cell, *task): task for task in tasks}
+        for future in as_completed(under_way):
+            yield under_way[future], future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_benches: list[Bench] = []
+"""That of a process of the pool: it keeps decoded images and compiled models from cell to cell."""
+
+
+def _begin(order: Order) -> None:
+    os.environ |= dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"), "1")
+    _benches.append(Bench(order.grid, order.images, order.folder / "cells"))
+
+
+def _cell(row: Row, fold: int) -> Cell:
+    return _benches[0].cell(row, fold)

@@ -50,8 +50,12 @@ def document(comparison: Comparison, title: str) -> str:
     for model, recipe in grid.recipes.items():
         figures = [figures for figures in found if figures.row.model == model]
         once = {"epochs": recipe.training["epochs"] * recipe.rounds, **recipe.once}
-        told = f"A round: {_listed(recipe.training)}; the rate falls by a cosine. One training: {_listed(once)}."
-        parts += [f"## `{model}`", SEEDS[model], told]
+        told = (
+            f"A round: {_listed(recipe.training)}; the rate falls by a cosine. Sites are averaged by"
+            f" {' with '.join(filter(None, (str(recipe.strategy['name']), _listed(recipe.strategy))))}."
+            f" One training: {_listed(once)}."
+        )
+        parts += [f"## `{model}`", SEEDS.get(model, "No published figures of it are known."), told]
         parts += [table(figures), f"![AUC after each round](results-{model}.png)"]
     parts.append(_legend())
     if comparison.variants:
@@ -104,7 +108,7 @@ def name_of(row: Row) -> str:
 
 
 def _listed(training: Mapping[str, Any]) -> str:
-    plain = {name: value for name, value in training.items() if name != "schedule"}
+    plain = {name: value for name, value in training.items() if name not in {"name", "schedule"}}
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in plain.items())
 
 
@@ -114,8 +118,8 @@ def _introduction(grid: Grid, pool: Pool) -> str:
         " image is tested once, by a model that never saw it, and the folds are pooled. In brackets: 95 % intervals,"
         " bootstrap over groups of near copies. `make results IMAGES=folder WEIGHTS=file` repeats it.\n\n"
         "Rounds are simulated in one process by the learner, plans, strategy and aggregation of live rounds; a test"
-        " shows that both come to the same bytes. Seconds are those of training and aggregation, one site after the"
-        " other; devices work side by side."
+        " shows that both come to the same bytes. Seconds are those of training and aggregation on one core, one site"
+        " after the other; devices work side by side."
     )
 
 

@@ -41,6 +41,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     rounds: int
     once: Mapping[str, Any] = {}
     """What is otherwise where all images are trained on in one piece: many images want larger batches than few."""
+    strategy: Mapping[str, Any] = msgspec.field(default_factory=lambda: {"name": "fedavg"})
+    """Where updates of several sites are averaged; a site by itself goes on from its own last step."""
 
     def config(self, row: Row) -> CoordinatorConfig:
         """Return what a coordinator would be given; a training in one piece has the epochs of all rounds."""
@@ -48,6 +50,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
         if row.setting == "once":
             training |= {"epochs": training["epochs"] * self.rounds, "schedule": {"name": "constant"}, **self.once}
         plain = {"federation": "results", "state": "state", "model": dict(self.model), "training": training}
+        if row.setting == "rounds" and row.sites > 1:
+            plain["strategy"] = dict(self.strategy)
         return convert(plain, CoordinatorConfig, "the recipe")
 
 
@@ -116,7 +120,7 @@ def _rows(model: str) -> list[Row]:
 def _simple_cnn(image_size: int, rounds: int) -> Recipe:
     return Recipe(
         model={"name": "simple_cnn", "options": {"image_size": image_size}},
-        training={"epochs": 4, "batch_size": 8, "learning_rate": 1e-3, "seed": SEED, "schedule": _falling(rounds)},
+        training={"epochs": 4, "batch_size": 4, "learning_rate": 2e-3, "seed": SEED, "schedule": _falling(rounds)},
         rounds=rounds,
     )
 
@@ -124,9 +128,10 @@ def _simple_cnn(image_size: int, rounds: int) -> Recipe:
 def _mobilenet_v2(weights: str | None, image_size: int, rounds: int) -> Recipe:
     return Recipe(
         model={"name": "mobilenet_v2", "options": {"alpha": 0.35, "image_size": image_size, "weights": weights}},
-        training={"epochs": 2, "batch_size": 4, "learning_rate": 5e-4, "seed": SEED, "schedule": _falling(rounds)},
+        training={"epochs": 2, "batch_size": 2, "learning_rate": 5e-4, "seed": SEED, "schedule": _falling(rounds)},
         rounds=rounds,
         once={"batch_size": 16},
+        strategy={"name": "fedavgm", "momentum": 0.5},
     )
 
 
