@@ -54,12 +54,13 @@ class Sources:
 
 def blocks(sources: Sources, strategy: Strategy) -> Iterator[Block]:
     """Yield the blocks in their order. Raises DataError where a file cannot be read or a value is too large."""
-    tasks = list(_tasks(sources.spec, strategy, len(sources.updates)))
+    threads = THREADS if strategy.has_stack or len(sources.updates) >= MANY_UPDATES else 1
+    limit = _stack_limit(len(sources.updates)) if strategy.has_stack else BLOCK_BYTES // threads
+    tasks = list(_tasks(sources.spec, strategy, limit))
     most = max((task.segment.nbytes for task in tasks), default=0), max((task.values for task in tasks), default=0)
     with ExitStack() as stack:
         base, *updates = [_opened(stack, path) for path in (sources.base, *sources.updates)]
         moments = _opened(stack, sources.moments) if sources.moments and strategy.fresh_moments else None
-        threads = THREADS if strategy.has_stack or len(updates) >= MANY_UPDATES else 1
         desks = deque(_Desk(len(updates) if strategy.has_stack else 1, *most) for _ in range(threads))
         workshop = _Workshop(base, updates, moments, sources.weights, strategy, desks)
         pool = stack.enter_context(ThreadPoolExecutor(threads, "block"))
@@ -96,9 +97,8 @@ class _Task:
     is_trained: bool
 
 
-def _tasks(spec: Spec, strategy: Strategy, updates: int) -> Iterator[_Task]:
+def _tasks(spec: Spec, strategy: Strategy, limit: int) -> Iterator[_Task]:
     """Cut the blob; where the strategy remembers anything, trained tensors and others are kept apart."""
-    limit = _stack_limit(updates) if strategy.has_stack else BLOCK_BYTES
     offset = start = 0
     for is_trained, tensors in itertools.groupby(spec, _is_trained if strategy.fresh_moments else lambda _: True):
         run = tuple(tensors)
