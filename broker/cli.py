@@ -3,13 +3,13 @@
 import os
 import signal
 import sys
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from common.command import Commands, console, json_option, print_json, table, verbose_option
+from common.stopping import stop_on
 
 if TYPE_CHECKING:
     from broker.settings import ServeConfig
@@ -196,9 +196,7 @@ def run(config_file: Path | None, **flags: Any) -> None:
 def _run_embedded(config: "ServeConfig") -> None:
     from broker import embedded
 
-    stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.set())
+    stopping = stop_on(signal.SIGINT, signal.SIGTERM)
     broker = embedded.start(config)
     out = console()
     out.print(f"broker ready on {config.host}: MQTT 5 on port {config.port}, 3.1.1 on {config.second_port}")

@@ -4,13 +4,13 @@ It knows no topic ACL and no passwords, so it stays on loopback.
 """
 
 import logging
-import threading
 from typing import TYPE_CHECKING
 
 from broker.ports import require_free
 from broker.settings import LOOPBACK, ServeConfig, is_loopback
 from common.errors import ConfigError, WorkError
 from common.files import write_atomic
+from common.stopping import Stop
 
 if TYPE_CHECKING:
     import iotcore
@@ -88,7 +88,7 @@ def start(config: ServeConfig) -> "iotcore.Broker":
         raise WorkError(f"the embedded broker did not start: {error}") from error
 
 
-def watch(broker: "iotcore.Broker", stopping: threading.Event) -> None:
+def watch(broker: "iotcore.Broker", stopping: Stop) -> None:
     """Return when `stopping` is set, with the broker stopped; raises WorkError if it ends before."""
     try:
         while not stopping.wait(WATCH_S):

@@ -1,7 +1,6 @@
 """`fedpi-coordinator`: serve a federation, start rounds, look at what became of them."""
 
 import signal
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ import click
 
 from common.command import Commands, console, json_option, print_json, printable, verbose_option
 from common.learning.commands import train
+from common.stopping import stop_on
 from coordinator.experiments import evaluate, plot
 from coordinator.offline import aggregate
 
@@ -46,9 +46,7 @@ def serve(config_path: Path) -> None:
     from coordinator.store import Store
 
     config = read_config(config_path)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_on(signal.SIGTERM, signal.SIGINT)
     with serving(config.folder):
         store, blobs = Store(config.journal, create=True), BlobStore(config.global_models)
         if store.global_model() is None:

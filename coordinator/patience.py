@@ -2,12 +2,12 @@
 
 import logging
 import shutil
-import threading
 import time
 
 from common.blobs import BlobStore
 from common.errors import DiskFullError
 from common.notify import Pulse
+from common.stopping import Stop
 from coordinator.config import CoordinatorConfig
 from coordinator.service import Service
 from coordinator.store import Store
@@ -20,7 +20,7 @@ SPARE_BYTES = 4 * 2**20
 """Room that it waits for beside that of one global model and one update: its journal needs some."""
 
 
-def serve(config: CoordinatorConfig, store: Store, blobs: BlobStore, stop: threading.Event) -> None:
+def serve(config: CoordinatorConfig, store: Store, blobs: BlobStore, stop: Stop) -> None:
     """Serve until `stop` is set. What the journal holds outlives the pause: the round stays open, the model too.
 
     Raises WorkError when the disk fails.
@@ -35,7 +35,7 @@ def serve(config: CoordinatorConfig, store: Store, blobs: BlobStore, stop: threa
             log.info("goes on: there is room")
 
 
-def _wait(config: CoordinatorConfig, store: Store, pulse: Pulse, stop: threading.Event) -> None:
+def _wait(config: CoordinatorConfig, store: Store, pulse: Pulse, stop: Stop) -> None:
     model = store.global_model()
     needed = SPARE_BYTES + 2 * (model.size if model else 0)
     while not stop.wait(LOOK_S) and (free := shutil.disk_usage(config.folder).free) < needed:

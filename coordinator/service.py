@@ -4,7 +4,6 @@ All state belongs to the thread that calls `serve`. Every change is in the journ
 """
 
 import logging
-import threading
 import time
 
 from common import topics
@@ -16,6 +15,7 @@ from common.journal import tags
 from common.link import Broken, Denied, Down, Received, Room, Up
 from common.messages import Ref, Refusal, clip
 from common.notify import Pulse
+from common.stopping import Stop
 from common.weights import Spec
 from coordinator import outcome
 from coordinator import round as rounds
@@ -67,7 +67,7 @@ class Service:
 
     # ---- the loop ---------------------------------------------------------------------------
 
-    def serve(self, stop: threading.Event) -> None:
+    def serve(self, stop: Stop) -> None:
         """Serve until `stop` is set. Raises WorkError when the disk fails.
 
         When it is full, that is a DiskFullError: everything is closed then, and another Service can go on.

@@ -2,7 +2,6 @@
 
 import signal
 import sys
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import click
 from common.command import Commands, console, json_option, print_json, table, verbose_option
 from common.errors import DataError
 from common.learning.commands import evaluate, export, train
+from common.stopping import stop_on
 
 if TYPE_CHECKING:
     from device.config import DeviceConfig
@@ -47,7 +47,7 @@ def run(config_path: Path, no_serving: bool) -> None:
     if no_serving:
         config = msgspec.structs.replace(config, serving=msgspec.structs.replace(config.serving, process="off"))
     with hold(config.folder / "lock", "another device process runs"):
-        Daemon(config, DeviceStore(config.folder)).serve(_until_stopped())
+        Daemon(config, DeviceStore(config.folder)).serve(stop_on(signal.SIGTERM, signal.SIGINT))
 
 
 @main.command()
@@ -62,7 +62,7 @@ def serve(config_path: Path) -> None:
     from device import serving
     from device.config import read_config
 
-    serving.serve(read_config(config_path), _until_stopped())
+    serving.serve(read_config(config_path), stop_on(signal.SIGTERM, signal.SIGINT))
 
 
 @main.command()
@@ -130,14 +130,6 @@ def infer(images: tuple[Path, ...], config_path: Path, model: Path | None, as_js
         console().print(table(columns, [_cells(row) for row in rows]))
     if not all(row["ok"] for row in rows):
         sys.exit(DataError.exit_code)
-
-
-def _until_stopped() -> threading.Event:
-    """Return an event that SIGTERM and SIGINT set."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
 
 
 def _open(config: "DeviceConfig", model: Path | None) -> "Classifier":

@@ -36,6 +36,7 @@ from common.messages import (
 )
 from common.notify import Pulse
 from common.signing import Verifier
+from common.stopping import Stop
 from common.topics import Kind
 from device import session as sessions
 from device.config import DeviceConfig
@@ -79,7 +80,7 @@ class Daemon:
         self._next_tick = 0.0
         self._log_at = 0.0
 
-    def serve(self, stop: threading.Event) -> None:
+    def serve(self, stop: Stop) -> None:
         """Serve until `stop` is set. Raises WorkError when the disk fails."""
         self._store.models.recover()
         offer = self._store.offer()

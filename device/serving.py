@@ -27,6 +27,7 @@ from common.link import Broken, Denied, Down, Link, Received, Up
 from common.messages import Prediction, StoryEvent, clip, encode_story
 from common.notify import Pulse
 from common.signing import Signer
+from common.stopping import Stop, stop_on
 from common.topics import STORY_ROOT, WIRE_ROOT, Kind, topic
 from device.config import DeviceConfig
 from device.inference import Classifier
@@ -111,7 +112,7 @@ class Serving:
         self._look_at = 0.0
         self._log_at = 0.0
 
-    def serve(self, stop: threading.Event) -> None:
+    def serve(self, stop: Stop) -> None:
         """Serve until `stop` is set."""
         pulse = Pulse()
         self._look(time.monotonic())
@@ -230,7 +231,7 @@ def name_of(image: bytes) -> str:
     return hashlib.sha256(image).hexdigest()[:16]
 
 
-def serve(config: DeviceConfig, stop: threading.Event) -> None:
+def serve(config: DeviceConfig, stop: Stop) -> None:
     """Serve until `stop` is set. Raises ConfigError while another process serves from the same state folder."""
     with hold(config.folder / "serving.lock", "another process serves the release"):
         Serving(config).serve(stop)
@@ -239,8 +240,7 @@ def serve(config: DeviceConfig, stop: threading.Event) -> None:
 def main() -> None:
     """Serve for the daemon: the first line of stdin is the configuration, its end is the end of the daemon."""
     set_up_logging(is_verbose=False)
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    stop = stop_on(signal.SIGTERM)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the daemon too, which ends us in order
     config = msgspec.json.decode(sys.stdin.buffer.readline(), type=DeviceConfig)
 

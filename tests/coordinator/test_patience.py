@@ -1,7 +1,6 @@
 """A coordinator whose disk is full: what the journal holds stays, and it goes on when there is room."""
 
 import shutil
-import threading
 from collections import namedtuple
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 from common.blobs import BlobStore
 from common.errors import DiskFullError, WorkError
 from common.messages import ModelChoice, Plan, Ref
+from common.stopping import Stop
 from coordinator import patience
 from coordinator.admission import Limits
 from coordinator.config import CoordinatorConfig
@@ -58,7 +58,7 @@ def test_full_disk_leaves_the_journal_as_it_was(store: Store) -> None:
 
 def test_waits_until_there_is_room_and_goes_on(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     needed = patience.SPARE_BYTES + 2 * MODEL.size
-    free, served, stop = [0, needed - 1, needed], list[int](), threading.Event()
+    free, served, stop = [0, needed - 1, needed], list[int](), Stop()
 
     class Full:
         """A Service that finds the disk full, and the next one that does not."""
@@ -66,7 +66,7 @@ def test_waits_until_there_is_room_and_goes_on(tmp_path: Path, store: Store, mon
         def __init__(self, *_: Any) -> None:
             served.append(len(free))
 
-        def serve(self, stop: threading.Event) -> None:
+        def serve(self, stop: Stop) -> None:
             if len(served) == 1:
                 raise DiskFullError("no room")
             stop.set()
@@ -85,10 +85,10 @@ def test_a_disk_that_fails_is_not_waited_for(tmp_path: Path, store: Store, monke
 
         def __init__(self, *_: Any) -> None: ...
 
-        def serve(self, _stop: threading.Event) -> None:
+        def serve(self, _stop: Stop) -> None:
             raise WorkError("input/output error")
 
     monkeypatch.setattr(patience, "Service", Broken)
     config = CoordinatorConfig(federation="lab", state=str(tmp_path), model=ModelChoice(name="numpy"))
     with pytest.raises(WorkError, match="input/output"):
-        patience.serve(config, store, BlobStore(tmp_path / "models"), threading.Event())
+        patience.serve(config, store, BlobStore(tmp_path / "models"), Stop())

@@ -1,6 +1,5 @@
 """A daemon that is told to leave serving to a service of its own."""
 
-import threading
 from pathlib import Path
 from typing import ClassVar
 
@@ -8,6 +7,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from common.stopping import Stop
 from device.cli import main
 from device.config import DeviceConfig
 
@@ -20,7 +20,7 @@ class Recorder:
     def __init__(self, config: DeviceConfig, _store: object) -> None:
         self.seen.append(config)
 
-    def serve(self, _stop: threading.Event) -> None:
+    def serve(self, _stop: Stop) -> None:
         pass
 
 
@@ -29,7 +29,7 @@ def test_the_flag_beats_the_file(
     flags: list[str], process: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("device.daemon.Daemon", Recorder)
-    monkeypatch.setattr("device.cli._until_stopped", threading.Event)
+    monkeypatch.setattr("device.cli.stop_on", lambda *_: Stop())
     path = tmp_path / "device.yaml"
     document = {"federation": "brain", "device": "rpi1", "state": str(tmp_path / "s"), "serving": {"process": "child"}}
     path.write_text(yaml.safe_dump(document), encoding="utf-8")
