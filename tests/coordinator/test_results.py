@@ -103,7 +103,7 @@ def test_a_finished_cell_is_read_and_another_recipe_computes_it_anew(images: Pat
 
 
 def test_a_torn_cell_is_computed_anew(images: Path, tmp_path: Path) -> None:
-    (tmp_path / f"{ONCE.title}-fold-1.json").write_bytes(b'{"row": ')
+    (tmp_path / f"{ONCE.title}-seed-1-fold-1.json").write_bytes(b'{"row": ')
     assert Bench(GRID, images, tmp_path).cell(ONCE, 1).fold == 1
 
 
@@ -142,22 +142,42 @@ def test_a_plan_that_keeps_tensors_on_devices_is_refused(tmp_path: Path, pool: P
         next(simulate(config, Stage(learner, sites, tmp_path), learner.initial(0), 1))
 
 
-def foretold(pool: Pool, row: Row, rights: list[float]) -> Figures:
-    """Figures of a row that gives the right answer with these probabilities, round after round."""
+def foretold(pool: Pool, row: Row, *repeats: list[float]) -> Figures:
+    """Figures of a row that gives the right answer with these probabilities, round after round, in each repeat."""
     cells = []
-    for fold in make_folds(pool, 2, 1, keep_twins=True):
-        test = pool.select(fold.test)
-        courses = tuple(
-            Measured(
-                probabilities=tuple(np.where(test.labels == 1, right, 1 - right).tolist()),
-                down=10 * number,
-                up=20 * number,
-                seconds=float(number),
+    for seed, rights in enumerate(repeats, 1):
+        for fold in make_folds(pool, 2, seed, keep_twins=True):
+            test = pool.select(fold.test)
+            courses = tuple(
+                Measured(
+                    probabilities=tuple(np.where(test.labels == 1, right, 1 - right).tolist()),
+                    down=10 * number,
+                    up=20 * number,
+                    seconds=float(number),
+                )
+                for number, right in enumerate(rights, 1)
             )
-            for number, right in enumerate(rights, 1)
-        )
-        cells.append(Cell(row=row, fold=fold.number, key="", names=test.names, models=(courses,)))
+            cells.append(Cell(row=row, fold=fold.number, seed=seed, key="", names=test.names, models=(courses,)))
     return pooled(cells, pool)
+
+
+def test_repeats_count_alike_and_swing_by_themselves(pool: Pool) -> None:
+    """Two courses that swing against each other are steady in the mean, and yet each of them is not."""
+    figures = foretold(pool, FEDERATED, [0.9, 0.1, 0.9, 0.1, 0.9], [0.1, 0.9, 0.1, 0.9, 0.1])
+    assert figures.auc_by_round == (0.5,) * 5
+    assert (figures.auc.value, figures.accuracy.value, figures.auc_by_repeat) == (0.5, 0.5, (1.0, 0.0))
+    assert figures.swing == pytest.approx(np.std([0, 1, 0, 1, 0]))
+    assert (figures.down[-1], figures.seconds[-1]) == (50.0, 5.0)
+
+
+def test_each_repeat_has_folds_sites_and_a_beginning_of_its_own(images: Path, tmp_path: Path) -> None:
+    bench = Bench(GRID, images, tmp_path)
+    first, second = bench.cell(FEDERATED, 0), bench.cell(FEDERATED, 0, 2)
+    assert first.names != second.names
+    assert RECIPE.config(FEDERATED, 2).plan(1).seed != RECIPE.config(FEDERATED).plan(1).seed
+    more = msgspec.structs.replace(FEDERATED, repeats=2)
+    assert Bench(GRID, images, tmp_path).cell(more, 0) == first
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_folds_are_pooled_and_the_last_round_counts(pool: Pool) -> None:
@@ -182,7 +202,7 @@ def test_near_copies_are_drawn_together_so_that_they_narrow_no_interval(pool: Po
         is_wrong = np.array([name.endswith(("_000.png", "_001.png", "_002.png")) for name in test.names])
         found = tuple(np.where(is_wrong == (test.labels == 1), 0.1, 0.9).tolist())
         course = (Measured(probabilities=found, down=0, up=0, seconds=0.0),)
-        cells.append(Cell(row=ONCE, fold=fold.number, key="", names=test.names, models=(course,)))
+        cells.append(Cell(row=ONCE, fold=fold.number, seed=1, key="", names=test.names, models=(course,)))
     specificity = pooled(cells, pool).specificity
     assert specificity.value == 0.75
     assert 0.42 < specificity.high - specificity.low < 0.56

@@ -13,6 +13,7 @@ import msgspec
 from common.files import write_atomic
 from common.learning.seam import Images, Learner, Site, build
 from common.weights import Tensor
+from coordinator.config import CoordinatorConfig
 from coordinator.rehearsal.results.exports import Exported, Model, export
 from coordinator.rehearsal.results.folds import Pool, gather, make_folds, make_sites
 from coordinator.rehearsal.results.grid import SEED, Grid, Recipe, Row
@@ -35,6 +36,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
 
     row: Row
     fold: int
+    seed: int
     key: str
     """Digest of all that the figures depend on: a cell of other images or recipes is computed anew."""
     names: tuple[str, ...]
@@ -59,33 +61,33 @@ class Bench:
             self._pools[size] = gather(self._images, size)
         return self._pools[size]
 
-    def cell(self, row: Row, fold: int) -> Cell:
+    def cell(self, row: Row, fold: int, seed: int = SEED) -> Cell:
         """Read the cell's file or, where there is none that fits, compute it and write one. Raises FedpiError."""
-        path = self._folder / f"{row.title}-fold-{fold}.json"
-        key = self._key(row)
+        path = self._folder / f"{row.title}-seed-{seed}-fold-{fold}.json"
+        key = self._key(row, seed)
         if path.exists() and (cell := _read(path)) is not None and cell.key == key:
             return cell
-        cell = self._compute(row, fold, key)
+        cell = msgspec.structs.replace(self._compute(row, fold, seed), key=key)
         write_atomic(path, msgspec.json.encode(cell))
         return cell
 
-    def _compute(self, row: Row, number: int, key: str) -> Cell:
+    def _compute(self, row: Row, number: int, seed: int) -> Cell:
         pool, recipe = self.pool(row), self._grid.recipes[row.model]
-        fold = make_folds(pool, self._grid.folds, SEED, keep_twins=row.keep_twins)[number]
-        test, sites = pool.select(fold.test), make_sites(pool, fold, row.sites, row.skew, SEED)
+        fold = make_folds(pool, self._grid.folds, seed, keep_twins=row.keep_twins)[number]
+        test, sites = pool.select(fold.test), make_sites(pool, fold, row.sites, row.skew, seed)
         alone = [{name: site} for name, site in sites.items()] if row.setting == "alone" else [sites]
-        courses = [self._course(row, recipe, present, test.images) for present in alone]
+        config, rounds = recipe.config(row, seed), 1 if row.setting == "once" else recipe.rounds
+        courses = [self._course(config, rounds, present, test.images) for present in alone]
         exports: tuple[Exported, ...] = ()
         if row.exports:
             model = Model(self._learner(recipe), courses[-1].weights, sites[min(sites)].train.images)
             exports = export(model, row.exports, test.images)
         models = tuple(course.measured for course in courses)
-        return Cell(row=row, fold=number, key=key, names=test.names, models=models, exports=exports)
+        return Cell(row=row, fold=number, seed=seed, key="", names=test.names, models=models, exports=exports)
 
-    def _course(self, row: Row, recipe: Recipe, sites: Mapping[str, Site], test: Images) -> "_Course":
+    def _course(self, config: CoordinatorConfig, rounds: int, sites: Mapping[str, Site], test: Images) -> "_Course":
         """Train, and measure after every round; seconds are those of training and aggregation alone."""
-        learner, config = self._learner(recipe), recipe.config(row)
-        rounds = 1 if row.setting == "once" else recipe.rounds
+        learner = self._learners[config.model.name]
         down = up = 0
         measured, weights = [], list[Tensor]()
         with tempfile.TemporaryDirectory(prefix="fedpi-results-") as folder:
@@ -107,9 +109,9 @@ class Bench:
             self._learners[name] = build(recipe.config(self._grid.rows[0]).model, {})
         return self._learners[name]
 
-    def _key(self, row: Row) -> str:
-        pool = self.pool(row)
-        known = (self._grid.folds, SEED, row, self._grid.recipes[row.model], pool.examples.names)
+    def _key(self, row: Row, seed: int) -> str:
+        pool, plain = self.pool(row), msgspec.structs.replace(row, repeats=1)
+        known = (self._grid.folds, seed, plain, self._grid.recipes[row.model], pool.examples.names)
         digest = hashlib.sha256(msgspec.json.encode(known))
         digest.update(pool.examples.images.tobytes())
         return digest.hexdigest()[:32]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from common.command import console
 from common.files import write_atomic
@@ -25,6 +25,8 @@ QUICK_IMAGES = 24
 """Drawn slices of each label that a quick run compares on."""
 MOST_PROCESSES = 4
 """Each takes about a gigabyte."""
+_Task: TypeAlias = tuple[Row, int, int]
+"""A row, a seed and a fold."""
 
 
 @dataclass(frozen=True)
@@ -70,20 +72,21 @@ def _compute(order: Order, out: "Console") -> dict[Row, list[Cell]]:
         TimeRemainingColumn,
     )
 
-    tasks = [(row, fold) for row in order.grid.rows for fold in range(order.grid.folds)]
-    cells = dict[tuple[Row, int], Cell]()
+    tasks = [(row, seed, fold) for row in order.grid.rows for seed in row.seeds for fold in range(order.grid.folds)]
+    cells = dict[_Task, Cell]()
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(TextColumn("{task.description}", markup=False), *columns, console=out, transient=True) as progress:
         bar = progress.add_task("beginning", total=len(tasks))
-        for (row, fold), cell in _computed(order, tasks):
-            cells[row, fold] = cell
-            progress.update(bar, description=f"{row.title}, fold {fold + 1}", advance=1)
+        for task, cell in _computed(order, tasks):
+            cells[task] = cell
+            row, seed, fold = task
+            progress.update(bar, description=f"{row.title}, seed {seed}, fold {fold + 1}", advance=1)
             if not out.is_terminal:
-                out.print(f"{row.title} fold={fold + 1} {len(cells)} of {len(tasks)}")
-    return {row: [cells[row, fold] for fold in range(order.grid.folds)] for row in order.grid.rows}
+                out.print(f"{row.title} seed={seed} fold={fold + 1} {len(cells)} of {len(tasks)}")
+    return {row: [cells[task] for task in tasks if task[0] == row] for row in order.grid.rows}
 
 
-def _computed(order: Order, tasks: Sequence[tuple[Row, int]]) -> Iterator[tuple[tuple[Row, int], Cell]]:
+def _computed(order: Order, tasks: Sequence[_Task]) -> Iterator[tuple[_Task, Cell]]:
     """Yield cells as they are done: a process for each core, with a thread each.
 
     Small models in small batches keep one thread busy, not several.
@@ -108,5 +111,5 @@ def _begin(order: Order) -> None:
     _benches.append(Bench(order.grid, order.images, order.folder / "cells"))
 
 
-def _cell(row: Row, fold: int) -> Cell:
-    return _benches[0].cell(row, fold)
+def _cell(row: Row, seed: int, fold: int) -> Cell:
+    return _benches[0].cell(row, fold, seed)

@@ -21,6 +21,7 @@ COLUMNS = (
     "trained on",
     "accuracy",
     "AUC",
+    "repeats",
     "sensitivity",
     "specificity",
     "rounds",
@@ -80,7 +81,7 @@ def variant_table(found: Sequence[VariantFigures]) -> str:
             f"{figures.size / whole[figures.row]:.1%}".replace("%", " %"),
             _with_interval(figures.accuracy),
             _with_interval(figures.auc),
-            str(figures.other_labels),
+            f"{figures.other_labels:.1f}",
             f"{figures.max_difference:.2g}",
             f"{figures.milliseconds:.2f}",
         )
@@ -130,6 +131,8 @@ def _legend() -> str:
         "- **all images, in rounds** is one site that holds all: as many passes, the same rates, nothing to average.\n"
         f"- **skewed**: each label shared out by a Dirichlet distribution with alpha {ALPHA}, drawn again until every"
         " site has both labels; otherwise stratified.\n"
+        "- **repeats**: how often a row was done, with other seeds of folds, sites, initial weights and training, and"
+        " the lowest and the highest AUC; the row's figures are means. So large is chance: compare no single runs.\n"
         "- **swing**: standard deviation of the pooled AUC over the last five rounds.\n"
         "- **MB down, up**: chunks of the global model, published once for all, and of the updates of all sites,"
         " without headers; chunks that did not change do not travel.\n"
@@ -144,7 +147,7 @@ def _variants_introduction(found: Sequence[VariantFigures]) -> str:
     return (
         f"The last global models of {' and '.join(names)}, as `fedpi-device export` writes them, over the images that"
         " their fold tests, pooled as above. The ranges of int8 were measured on what the first site trained on.\n\n"
-        "- **other labels**: images that Keras labels otherwise.\n"
+        "- **other labels**: images that Keras labels otherwise, in a mean repeat.\n"
         "- **difference**: the largest from Keras's probabilities.\n"
         f"- **ms**: an image on this machine with {THREADS} threads, the median of the folds."
     )
@@ -156,7 +159,9 @@ def _cells(found: Figures, goal: float | None) -> tuple[str, ...]:
     return (
         "together" if row.keep_twins else "parted",
         name_of(row),
-        *(_with_interval(figure) for figure in (found.accuracy, found.auc, found.sensitivity, found.specificity)),
+        *map(_with_interval, (found.accuracy, found.auc)),
+        _repeated(found),
+        *map(_with_interval, (found.sensitivity, found.specificity)),
         "-" if row.setting == "once" else str(found.rounds),
         "-" if found.swing is None else f"{found.swing:.3f}",
         f"{found.down[-1] / 1e6:.1f}" if is_federated else "-",
@@ -164,6 +169,12 @@ def _cells(found: Figures, goal: float | None) -> tuple[str, ...]:
         f"{found.seconds[-1]:.0f}",
         _reached(found, goal) if is_federated and goal is not None else "-",
     )
+
+
+def _repeated(found: Figures) -> str:
+    if len(found.auc_by_repeat) == 1:
+        return "-"
+    return f"{len(found.auc_by_repeat)}: {min(found.auc_by_repeat):.3f} to {max(found.auc_by_repeat):.3f}"
 
 
 def _reached(found: Figures, goal: float) -> str:

@@ -1,6 +1,7 @@
 """What a row of the comparison came to: all folds pooled, so that every image is tested once. Pure."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import TypeAlias
 
 import msgspec
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from common.learning.evaluation import THRESHOLD
 from common.learning.intervals import aucs
 from common.learning.seam import Variant
-from coordinator.rehearsal.results.cells import Cell, Measured
+from coordinator.rehearsal.results.cells import Cell, Measured, Probabilities
 from coordinator.rehearsal.results.folds import Pool
 from coordinator.rehearsal.results.grid import Row
 
@@ -31,7 +32,7 @@ class Figure(msgspec.Struct, frozen=True):
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """Of a row. Of sites alone they are the mean of the sites' models; bytes and seconds are those of a mean fold."""
+    """Of a row, the mean of its repeats and, of sites alone, of the sites' models; bytes and seconds of a mean fold."""
 
     row: Row
     auc: Figure
@@ -39,6 +40,10 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     sensitivity: Figure
     specificity: Figure
     auc_by_round: tuple[float, ...]
+    auc_by_repeat: tuple[float, ...]
+    """After the last round."""
+    swing: float | None
+    """Standard deviation of the AUC over a course's last rounds; None where there are too few."""
     down: tuple[float, ...]
     """Bytes of the global models up to each round; `up` those of all updates."""
     up: tuple[float, ...]
@@ -49,40 +54,40 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
         """How many rounds there were."""
         return len(self.auc_by_round)
 
-    @property
-    def swing(self) -> float | None:
-        """Standard deviation of the AUC over the last rounds; None where there are too few."""
-        return float(np.std(self.auc_by_round[-LAST_ROUNDS:])) if self.rounds >= LAST_ROUNDS else None
-
     def reached(self, auc: float) -> int | None:
         """Return the first round, from 1, whose AUC is at most NEAR below `auc`."""
         return next((n for n, value in enumerate(self.auc_by_round, 1) if value >= auc - NEAR), None)
 
 
 class VariantFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """Of a row's last models as a TFLite variant. Bytes are those of a mean fold, milliseconds of the median one."""
+    """Of a row's last models as a TFLite variant, a mean of its repeats; milliseconds are those of a median fold."""
 
     row: Row
     variant: Variant
     size: float
     accuracy: Figure
     auc: Figure
-    other_labels: int
-    """Images that Keras gives the other label."""
+    other_labels: float
+    """Images that Keras gives the other label, in a mean repeat."""
     max_difference: float
     """Largest distance of a probability from Keras's."""
     milliseconds: float
 
 
 class _Sample:
-    """What all folds tested. Intervals are the percentile bootstrap's (Efron 1979) over groups of near copies."""
+    """All images, each tested in one fold of every repeat.
 
-    def __init__(self, cells: Sequence[Cell], pool: Pool) -> None:
-        place = {name: n for n, name in enumerate(pool.examples.names)}
-        tested = np.array([place[name] for cell in cells for name in cell.names])
-        self.labels = pool.examples.labels[tested]
-        self.every = np.ones((1, len(tested)))
-        self._draws = _draws(pool, tested)
+    Intervals are the percentile bootstrap's (Efron 1979) over groups of near copies.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self.labels = pool.examples.labels
+        self.every = np.ones((1, len(self.labels)))
+        self._draws = _draws(pool)
+
+    def aucs(self, models: Sequence[Array]) -> list[float]:
+        """Return that of each model's probabilities `[n]`."""
+        return [float(aucs(found, self.labels, self.every)[0]) for found in models]
 
     def auc(self, models: Sequence[Array]) -> Figure:
         """Of each model's probabilities `[n]`, their mean."""
@@ -103,21 +108,21 @@ class _Sample:
 
 
 def pooled(cells: Sequence[Cell], pool: Pool) -> Figures:
-    """Pool a row's folds."""
-    sample = _Sample(cells, pool)
-    models = min(len(cell.models) for cell in cells)
-    rounds = min(len(course) for cell in cells for course in cell.models)
-    last = [_joined(cells, model, rounds - 1) for model in range(models)]
+    """Pool a row's folds, repeat by repeat."""
+    sample = _Sample(pool)
+    courses = [_courses(folds, pool) for folds in _repeats(cells)]
+    found = np.array([[sample.aucs(course) for course in repeat] for repeat in courses])  # [repeats, models, rounds]
+    last = [course[-1] for repeat in courses for course in repeat]
+    rounds = found.shape[2]
     return Figures(
         row=cells[0].row,
         auc=sample.auc(last),
         accuracy=sample.right(last),
         sensitivity=sample.right(last, 1),
         specificity=sample.right(last, 0),
-        auc_by_round=tuple(
-            float(np.mean([aucs(_joined(cells, model, n), sample.labels, sample.every)[0] for model in range(models)]))
-            for n in range(rounds)
-        ),
+        auc_by_round=tuple(found.mean((0, 1)).tolist()),
+        auc_by_repeat=tuple(found[:, :, -1].mean(1).tolist()),
+        swing=float(found[:, :, -LAST_ROUNDS:].std(2).mean()) if rounds >= LAST_ROUNDS else None,
         down=_means(cells, rounds, lambda measured: measured.down),
         up=_means(cells, rounds, lambda measured: measured.up),
         seconds=_means(cells, rounds, lambda measured: measured.seconds),
@@ -126,33 +131,52 @@ def pooled(cells: Sequence[Cell], pool: Pool) -> Figures:
 
 def exported(cells: Sequence[Cell], pool: Pool) -> list[VariantFigures]:
     """Pool the folds of each variant that a row was exported as; empty where it was not."""
-    sample, keras = _Sample(cells, pool), _joined(cells, -1, -1)
+    sample, repeats = _Sample(pool), _repeats(cells)
+    keras = np.array([_courses(folds, pool)[-1][-1] for folds in repeats])
     figures = []
-    for folds in zip(*(cell.exports for cell in cells), strict=True):
-        found = np.concatenate([fold.probabilities for fold in folds])
+    for place, exports in enumerate(zip(*(cell.exports for cell in cells), strict=True)):
+        found = np.array(
+            [_joined(pool, folds, [cell.exports[place].probabilities for cell in folds]) for folds in repeats]
+        )
         variant = VariantFigures(
             row=cells[0].row,
-            variant=folds[0].variant,
-            size=float(np.mean([fold.size for fold in folds])),
-            accuracy=sample.right([found]),
-            auc=sample.auc([found]),
-            other_labels=int(((found >= THRESHOLD) != (keras >= THRESHOLD)).sum()),
-            max_difference=max(fold.max_difference for fold in folds),
-            milliseconds=float(np.median([fold.milliseconds for fold in folds])),
+            variant=exports[0].variant,
+            size=float(np.mean([fold.size for fold in exports])),
+            accuracy=sample.right(list(found)),
+            auc=sample.auc(list(found)),
+            other_labels=float(((found >= THRESHOLD) != (keras >= THRESHOLD)).sum(1).mean()),
+            max_difference=max(fold.max_difference for fold in exports),
+            milliseconds=float(np.median([fold.milliseconds for fold in exports])),
         )
         figures.append(variant)
     return figures
 
 
-def _joined(cells: Sequence[Cell], model: int, number: int) -> Array:
-    """All folds' probabilities `[n]` by one model after a round, counted from 0; negative ones from the end."""
-    return np.concatenate([cell.models[model][number].probabilities for cell in cells])
+def _repeats(cells: Sequence[Cell]) -> list[list[Cell]]:
+    return [[cell for cell in cells if cell.seed == seed] for seed in sorted({cell.seed for cell in cells})]
 
 
-def _draws(pool: Pool, tested: NDArray[np.int64]) -> Array:
-    """How often each tested image is drawn `[draws, n]`: with its near copies, or not at all."""
+def _courses(folds: Sequence[Cell], pool: Pool) -> list[list[Array]]:
+    """Of a repeat: for each model, for each round, the probabilities `[n]` of all images."""
+    models = range(min(len(cell.models) for cell in folds))
+    rounds = range(min(len(course) for cell in folds for course in cell.models))
+    return [
+        [_joined(pool, folds, [cell.models[model][number].probabilities for cell in folds]) for number in rounds]
+        for model in models
+    ]
+
+
+def _joined(pool: Pool, folds: Sequence[Cell], found: Sequence[Probabilities]) -> Array:
+    """Bring what the folds found into the order of the pool `[n]`."""
+    names = (name for cell in folds for name in cell.names)
+    values = dict(zip(names, chain.from_iterable(found), strict=True))
+    return np.array([values[name] for name in pool.examples.names])
+
+
+def _draws(pool: Pool) -> Array:
+    """How often each image is drawn `[draws, n]`: with its near copies, or not at all."""
     number: Mapping[str, int] = {item.name: n for n, group in enumerate(pool.groups) for item in group.items}
-    group_of = np.array([number[pool.examples.names[place]] for place in tested])
+    group_of = np.array([number[name] for name in pool.examples.names])
     count = len(pool.groups)
     drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), DRAWS)
     found: Array = drawn[:, group_of].astype(np.float64)

@@ -23,8 +23,15 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     sites: int
     skew: Skew = "none"
     keep_twins: bool = True
+    repeats: int = 1
+    """How often it is done, each time with another seed of folds, sites, initial weights and training."""
     exports: tuple[Variant, ...] = ()
     """The TFLite variants that the last model is measured as too, float32 first."""
+
+    @property
+    def seeds(self) -> range:
+        """Those of the repeats."""
+        return range(SEED, SEED + self.repeats)
 
     @property
     def title(self) -> str:
@@ -44,9 +51,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     strategy: Mapping[str, Any] = msgspec.field(default_factory=lambda: {"name": "fedavg"})
     """Where updates of several sites are averaged; a site by itself goes on from its own last step."""
 
-    def config(self, row: Row) -> CoordinatorConfig:
+    def config(self, row: Row, seed: int = SEED) -> CoordinatorConfig:
         """Return what a coordinator would be given; a training in one piece has the epochs of all rounds."""
-        training = dict(self.training)
+        training = {**self.training, "seed": seed}
         if row.setting == "once":
             training |= {"epochs": training["epochs"] * self.rounds, "schedule": {"name": "constant"}, **self.once}
         plain = {"federation": "results", "state": "state", "model": dict(self.model), "training": training}
@@ -120,7 +127,7 @@ def _rows(model: str) -> list[Row]:
 def _simple_cnn(image_size: int, rounds: int) -> Recipe:
     return Recipe(
         model={"name": "simple_cnn", "options": {"image_size": image_size}},
-        training={"epochs": 4, "batch_size": 4, "learning_rate": 2e-3, "seed": SEED, "schedule": _falling(rounds)},
+        training={"epochs": 4, "batch_size": 4, "learning_rate": 2e-3, "schedule": _falling(rounds)},
         rounds=rounds,
     )
 
@@ -128,7 +135,7 @@ def _simple_cnn(image_size: int, rounds: int) -> Recipe:
 def _mobilenet_v2(weights: str | None, image_size: int, rounds: int) -> Recipe:
     return Recipe(
         model={"name": "mobilenet_v2", "options": {"alpha": 0.35, "image_size": image_size, "weights": weights}},
-        training={"epochs": 2, "batch_size": 2, "learning_rate": 5e-4, "seed": SEED, "schedule": _falling(rounds)},
+        training={"epochs": 2, "batch_size": 2, "learning_rate": 5e-4, "schedule": _falling(rounds)},
         rounds=rounds,
         once={"batch_size": 16},
         strategy={"name": "fedavgm", "momentum": 0.5},
