@@ -75,10 +75,7 @@ class Daemon:
         self._session = Session(config.device)
         self._epoch = ""
         self._release: ReleaseStatus | None = None
-        self._next_heartbeat = 0.0
-        self._next_news = 0.0
-        self._next_tick = 0.0
-        self._log_at = 0.0
+        self._next_heartbeat = self._next_news = self._next_tick = self._log_at = 0.0
 
     def serve(self, stop: Stop) -> None:
         """Serve until `stop` is set. Raises WorkError when the disk fails."""
