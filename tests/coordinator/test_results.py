@@ -11,7 +11,7 @@ import pytest
 from common.config import convert
 from common.errors import ConfigError
 from common.learning.numpy_learner import numpy_learner
-from coordinator.config import CoordinatorConfig
+from coordinator.config import CoordinatorConfig, read_config
 from coordinator.dataset.synthetic import draw_slices
 from coordinator.rehearsal.results.cells import Bench, Cell, Measured
 from coordinator.rehearsal.results.command import Order, run
@@ -21,6 +21,7 @@ from coordinator.rehearsal.results.folds import Pool, gather, make_folds, make_s
 from coordinator.rehearsal.results.grid import Grid, Recipe, Row, full, quick
 from coordinator.rehearsal.results.simulation import Stage, simulate
 
+ROOT = Path(__file__).parents[2]
 COUNT = 12
 CHUNK_BYTES = 4096
 TRAINING: dict[str, Any] = {"epochs": 1, "learning_rate": 0.1, "schedule": {"name": "cosine", "rounds": 6}}
@@ -114,9 +115,11 @@ def test_sites_alone_give_a_model_each_and_one_training_one_measurement(images: 
 
 
 def test_one_training_has_the_epochs_of_all_rounds_at_the_full_rate_and_its_own_batches() -> None:
-    recipe = msgspec.structs.replace(RECIPE, once={"batch_size": 3})
+    recipe = msgspec.structs.replace(RECIPE, once={"batch_size": 3}, whole={"batch_size": 5})
     plan = recipe.config(ONCE).plan(1)
     assert (plan.epochs, plan.learning_rate, plan.batch_size) == (6, 0.1, 3)
+    whole = msgspec.structs.replace(FEDERATED, sites=1)
+    assert [recipe.config(row).plan(1).batch_size for row in (whole, ALONE)] == [5, 16]
     plan = recipe.config(FEDERATED).plan(6)
     assert (plan.epochs, plan.batch_size) == (1, 16)
     assert plan.learning_rate == pytest.approx(0.001)
@@ -227,3 +230,11 @@ def test_both_grids_name_each_row_once_and_make_sound_configurations() -> None:
         assert len({row.title for row in grid.rows}) == len(grid.rows)
         for row in grid.rows:
             grid.recipes[row.model].config(row)
+
+
+def test_the_documented_configuration_is_what_was_compared() -> None:
+    documented = read_config(ROOT / "config/coordinator-mobilenet.yaml")
+    compared = full("imagenet").recipes["mobilenet_v2"].config(Row(model="mobilenet_v2", setting="rounds", sites=5))
+    assert documented.strategy == compared.strategy
+    assert documented.training == msgspec.structs.replace(compared.training, seed=documented.training.seed)
+    assert [config.model.options["image_size"] for config in (documented, compared)] == [128, 128]

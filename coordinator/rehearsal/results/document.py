@@ -51,10 +51,11 @@ def document(comparison: Comparison, title: str) -> str:
     for model, recipe in grid.recipes.items():
         figures = [figures for figures in found if figures.row.model == model]
         once = {"epochs": recipe.training["epochs"] * recipe.rounds, **recipe.once}
+        whole = f" All images in rounds: {_listed(recipe.whole)}." if recipe.whole else ""
         told = (
             f"A round: {_listed(recipe.training)}; the rate falls by a cosine. Sites are averaged by"
             f" {' with '.join(filter(None, (str(recipe.strategy['name']), _listed(recipe.strategy))))}."
-            f" One training: {_listed(once)}."
+            f" One training: {_listed(once)}, a constant rate.{whole}"
         )
         parts += [f"## `{model}`", SEEDS.get(model, "No published figures of it are known."), told]
         parts += [table(figures), f"![AUC after each round](results-{model}.png)"]

@@ -13,6 +13,15 @@ from coordinator.dataset.partition import Skew
 Setting: TypeAlias = Literal["once", "alone", "rounds"]
 """`once`: all images in one training; `alone`: each site by itself; `rounds`: a federation, or one site with all."""
 SEED = 1
+REPEATS = 3
+COMPARED = {
+    ("once", 1, "none", True),
+    ("rounds", 1, "none", True),
+    ("rounds", 5, "none", True),
+    ("rounds", 10, "labels", True),
+    ("rounds", 2, "none", False),
+}
+"""Setting, sites, skew and whether near copies are kept together, of the rows that are done `REPEATS` times."""
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,12 +57,16 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     rounds: int
     once: Mapping[str, Any] = {}
     """What is otherwise where all images are trained on in one piece: many images want larger batches than few."""
+    whole: Mapping[str, Any] = {}
+    """What is otherwise where one site holds all images and trains in rounds."""
     strategy: Mapping[str, Any] = msgspec.field(default_factory=lambda: {"name": "fedavg"})
     """Where updates of several sites are averaged; a site by itself goes on from its own last step."""
 
     def config(self, row: Row, seed: int = SEED) -> CoordinatorConfig:
         """Return what a coordinator would be given; a training in one piece has the epochs of all rounds."""
         training = {**self.training, "seed": seed}
+        if row.setting == "rounds" and row.sites == 1:
+            training |= self.whole
         if row.setting == "once":
             training |= {"epochs": training["epochs"] * self.rounds, "schedule": {"name": "constant"}, **self.once}
         plain = {"federation": "results", "state": "state", "model": dict(self.model), "training": training}
@@ -72,8 +85,9 @@ class Grid(msgspec.Struct, frozen=True, kw_only=True):
 
 def full(weights: str) -> Grid:
     """Return the comparison of `docs/results.md`; `weights` are MobileNetV2's: a path, or `imagenet`."""
-    recipes = {"simple_cnn": _simple_cnn(96, 12), "mobilenet_v2": _mobilenet_v2(weights, 128, 12)}
-    return Grid(recipes=recipes, rows=tuple(row for model in recipes for row in _rows(model)), folds=5)
+    recipes = {"simple_cnn": _simple_cnn(96, 12), "mobilenet_v2": _mobilenet_v2(weights, 128, 24)}
+    rows = [row for model in recipes for row in _rows(model)]
+    return Grid(recipes=recipes, rows=tuple(_repeated(row) for row in rows), folds=5)
 
 
 def quick() -> Grid:
@@ -124,6 +138,12 @@ def _rows(model: str) -> list[Row]:
     ]
 
 
+def _repeated(row: Row) -> Row:
+    """Do what is compared with each other several times."""
+    shape = row.setting, row.sites, row.skew, row.keep_twins
+    return msgspec.structs.replace(row, repeats=REPEATS if shape in COMPARED else 1)
+
+
 def _simple_cnn(image_size: int, rounds: int) -> Recipe:
     return Recipe(
         model={"name": "simple_cnn", "options": {"image_size": image_size}},
@@ -135,9 +155,10 @@ def _simple_cnn(image_size: int, rounds: int) -> Recipe:
 def _mobilenet_v2(weights: str | None, image_size: int, rounds: int) -> Recipe:
     return Recipe(
         model={"name": "mobilenet_v2", "options": {"alpha": 0.35, "image_size": image_size, "weights": weights}},
-        training={"epochs": 2, "batch_size": 2, "learning_rate": 5e-4, "schedule": _falling(rounds)},
+        training={"epochs": 1, "batch_size": 2, "learning_rate": 5e-4, "schedule": _falling(rounds)},
         rounds=rounds,
         once={"batch_size": 16},
+        whole={"batch_size": 4},
         strategy={"name": "fedavgm", "momentum": 0.5},
     )
 
