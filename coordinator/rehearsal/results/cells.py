@@ -23,7 +23,7 @@ Probabilities = Annotated[tuple[float, ...], msgspec.Meta(min_length=1)]
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """A model after a round: its probabilities of the fold's test images; bytes and seconds from the start."""
+    """A model after a round: its probabilities of the test images; bytes and seconds of a core from the start."""
 
     probabilities: Probabilities
     down: int
@@ -86,21 +86,21 @@ class Bench:
         return Cell(row=row, fold=number, seed=seed, key="", names=test.names, models=models, exports=exports)
 
     def _course(self, config: CoordinatorConfig, rounds: int, sites: Mapping[str, Site], test: Images) -> "_Course":
-        """Train, and measure after every round; seconds are those of training and aggregation alone."""
+        """Train, and measure after every round; seconds of a core are those of training and aggregation alone."""
         learner = self._learners[config.model.name]
         down = up = 0
         measured, weights = [], list[Tensor]()
         with tempfile.TemporaryDirectory(prefix="fedpi-results-") as folder:
             stage = Stage(learner, sites, Path(folder))
             course = simulate(config, stage, learner.initial(config.training.seed), rounds)
-            spent, since = 0.0, time.monotonic()
+            spent, since = 0.0, time.process_time()
             for done in course:
                 weights = done.weights
-                spent += time.monotonic() - since
+                spent += time.process_time() - since
                 down, up = down + done.down, up + done.up
                 found = tuple(round(float(value), 6) for value in learner.predict(weights, test))
                 measured.append(Measured(probabilities=found, down=down, up=up, seconds=round(spent, 3)))
-                since = time.monotonic()
+                since = time.process_time()
         return _Course(tuple(measured), weights)
 
     def _learner(self, recipe: Recipe) -> Learner:

@@ -120,8 +120,8 @@ def _introduction(grid: Grid, pool: Pool) -> str:
         " image is tested once, by a model that never saw it, and the folds are pooled. In brackets: 95 % intervals,"
         " bootstrap over groups of near copies. `make results IMAGES=folder WEIGHTS=file` repeats it.\n\n"
         "Rounds are simulated in one process by the learner, plans, strategy and aggregation of live rounds; a test"
-        " shows that both come to the same bytes. Seconds are those of training and aggregation on one core, one site"
-        " after the other; devices work side by side."
+        " shows that both come to the same bytes. Seconds are those that a core spent on training and aggregation,"
+        " of all sites together; devices work side by side."
     )
 
 
