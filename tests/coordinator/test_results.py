@@ -222,6 +222,7 @@ def test_the_document_has_a_line_for_every_row_and_says_what_was_reached(pool: P
     assert [line.split(" | ")[1] for line in lines] == [name_of(figures.row) for figures in found]
     assert [line.split(" | ")[-1] for line in lines] == ["- |", "1: 0.0 MB, 1 s |", "not |", "- |"]
     assert "89 %" in text
+    assert "The model: tensors 2, parameters 4000, frozen tensors 1. A round: epochs 1" in text
     assert "TFLite" not in text
 
 

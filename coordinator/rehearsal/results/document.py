@@ -7,7 +7,7 @@ from typing import Any
 from common.learning.variants import THREADS
 from coordinator.rehearsal.results.figures import NEAR, Figure, Figures, VariantFigures
 from coordinator.rehearsal.results.folds import ALPHA, Pool
-from coordinator.rehearsal.results.grid import Grid, Row
+from coordinator.rehearsal.results.grid import Grid, Recipe, Row
 
 SEEDS = {
     "simple_cnn": "The project that it comes from told of about 88 % training accuracy in the middle and, after"
@@ -50,14 +50,7 @@ def document(comparison: Comparison, title: str) -> str:
     parts = [f"# {title}", _introduction(grid, pool)]
     for model, recipe in grid.recipes.items():
         figures = [figures for figures in found if figures.row.model == model]
-        once = {"epochs": recipe.training["epochs"] * recipe.rounds, **recipe.once}
-        whole = f" All images in rounds: {_listed(recipe.whole)}." if recipe.whole else ""
-        told = (
-            f"A round: {_listed(recipe.training)}; the rate falls by a cosine. Sites are averaged by"
-            f" {' with '.join(filter(None, (str(recipe.strategy['name']), _listed(recipe.strategy))))}."
-            f" One training: {_listed(once)}, a constant rate.{whole}"
-        )
-        parts += [f"## `{model}`", SEEDS.get(model, "No published figures of it are known."), told]
+        parts += [f"## `{model}`", SEEDS.get(model, "No published figures of it are known."), _told(recipe)]
         parts += [table(figures), f"![AUC after each round](results-{model}.png)"]
     parts.append(_legend())
     if comparison.variants:
@@ -109,9 +102,25 @@ def name_of(row: Row) -> str:
             return f"{row.sites} sites{skew}, federated"
 
 
-def _listed(training: Mapping[str, Any]) -> str:
-    plain = {name: value for name, value in training.items() if name not in {"name", "schedule"}}
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in plain.items())
+def _told(recipe: Recipe) -> str:
+    once = {"epochs": recipe.training["epochs"] * recipe.rounds, **recipe.once}
+    strategy = " with ".join(filter(None, (str(recipe.strategy["name"]), _listed(recipe.strategy))))
+    sentences = (
+        f"The model: {_listed(recipe.model['options'])}.",
+        f"A round: {_listed(recipe.training)}; the rate falls by a cosine.",
+        f"Sites are averaged by {strategy}.",
+        f"One training: {_listed(once)}, a constant rate.",
+        f"All images in rounds: {_listed(recipe.whole)}." if recipe.whole else "",
+    )
+    return " ".join(filter(None, sentences))
+
+
+def _listed(options: Mapping[str, Any]) -> str:
+    plain = {name: value for name, value in options.items() if name not in {"name", "schedule", "weights"}}
+    return ", ".join(
+        f"{name.replace('_', ' ')} {f'({_listed(value)})' if isinstance(value, Mapping) else value}"
+        for name, value in plain.items()
+    )
 
 
 def _introduction(grid: Grid, pool: Pool) -> str:
