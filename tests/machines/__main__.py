@@ -19,7 +19,7 @@ from typing import Any
 import click
 
 from tests.machines import manual, trials
-from tests.machines.emulated import try_emulated
+from tests.machines.emulated import EMULATOR, try_emulated
 from tests.machines.federation import (
     ADDRESSES,
     EXPORTED,
@@ -72,7 +72,7 @@ def main(folder: Path, out: Path, suite: str, mirror: str | None, **flags: Any) 
 
     report: dict[str, Any] = {"suite": suite}
     try:
-        require_tools()
+        require_tools(with_arm64=flags["arm64"])
         system = System(suite, "amd64", mirror or find_mirror())
         plan = Plan(folder.absolute(), system, flags["keep"], flags["arm64"], flags["skip"])
         execute(plan, report, tell)
@@ -86,12 +86,14 @@ def main(folder: Path, out: Path, suite: str, mirror: str | None, **flags: Any) 
         tell(f"{out / 'report.json'} is written")
 
 
-def require_tools() -> None:
+def require_tools(*, with_arm64: bool) -> None:
     """Raise MachineError where this machine lacks what it takes."""
     if os.geteuid() != 0:
         raise MachineError("this needs root")
     if missing := [name for name in TOOLS if shutil.which(name) is None]:
         raise MachineError(f"{', '.join(missing)} not found; apt install debootstrap systemd-container iproute2")
+    if with_arm64 and not EMULATOR.exists():
+        raise MachineError(f"{EMULATOR} is missing; install qemu-user-static, and mount binfmt_misc")
 
 
 def execute(plan: Plan, report: dict[str, Any], tell: Tell) -> None:
