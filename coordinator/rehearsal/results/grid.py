@@ -13,13 +13,16 @@ from coordinator.dataset.partition import Skew
 Setting: TypeAlias = Literal["once", "alone", "rounds"]
 """`once`: all images in one training; `alone`: each site by itself; `rounds`: a federation, or one site with all."""
 SEED = 1
-REPEATS = 3
-_ONCE, _WHOLE = ("once", 1, "none", True), ("rounds", 1, "none", True)
-COMPARED = {
-    "simple_cnn": {_ONCE, ("rounds", 2, "none", False)},
-    "mobilenet_v2": {_ONCE, _WHOLE, ("rounds", 5, "none", True), ("rounds", 10, "labels", True)},
+REPEATS = {
+    "simple_cnn": {("rounds", 2, "none", False): 3},
+    "mobilenet_v2": {
+        ("once", 1, "none", True): 3,
+        ("rounds", 1, "none", True): 3,
+        ("rounds", 5, "none", True): 3,
+        ("rounds", 10, "labels", True): 2,
+    },
 }
-"""Setting, sites, skew and whether near copies are kept together, of the rows that are done `REPEATS` times."""
+"""Of the rows that claims are read from: setting, sites, skew and whether near copies are kept together."""
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,9 +140,9 @@ def _rows(model: str) -> list[Row]:
 
 
 def _repeated(row: Row) -> Row:
-    """Do what is compared with each other several times."""
+    """Do what claims are read from several times."""
     shape = row.setting, row.sites, row.skew, row.keep_twins
-    return msgspec.structs.replace(row, repeats=REPEATS if shape in COMPARED[row.model] else 1)
+    return msgspec.structs.replace(row, repeats=REPEATS[row.model].get(shape, 1))
 
 
 def _simple_cnn(image_size: int, rounds: int) -> Recipe:
