@@ -12,6 +12,8 @@ from common.messages import Accept, CheckIn, Decline, Failed, Invite, Offer, Ref
 
 REPEAT_S = 3.0
 REPEAT_MAX_S = 60.0
+WANTED_S = 10.0
+"""Silence after a Want that is as long as this is said into: whoever was shut out meanwhile learns of it."""
 Said = CheckIn | Accept | Decline | Failed | Offer
 
 
@@ -315,7 +317,7 @@ def _saying(session: Session, stage: Stage, message: Said, now: float) -> Step:
 def _answered(session: Session, now: float) -> Session:
     """The coordinator is working on what was said: leave it in peace for a while."""
     assert session.task is not None  # noqa: S101 - callers have matched it
-    return replace(session, task=replace(session.task, repeat_at=now + REPEAT_MAX_S / 2))
+    return replace(session, task=replace(session.task, repeat_at=now + WANTED_S))
 
 
 def _repeat(session: Session, now: float) -> Step:

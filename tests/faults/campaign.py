@@ -15,6 +15,7 @@ from tests.faults.arena import Arena
 from tests.faults.passing import Tally
 from tests.faults.report import Injection, Undisturbed
 from tests.faults.row import Row
+from tests.faults.scenarios import govern
 from tests.faults.table import ROWS
 
 MATRIX = (1, 4, 10)
@@ -121,6 +122,7 @@ def run_unit(unit: Unit) -> Found:
                 if not arena.processes:
                     arena.begin()
                     found.undisturbed.append(undisturbed(arena))
+                    govern(arena, deadline_s=row.setup.deadline_s, grace_s=row.setup.grace_s)
                 found.injections.append(inject(arena, row, seed))
             except FedpiError as error:  # what does not hold, and a process that ended by itself
                 found.injections.append(_failed(arena, row, seed, str(error), time.time() - began))

@@ -14,11 +14,11 @@ from tests.faults.passing import COORDINATOR
 from tests.faults.row import Outcome, Row
 from tests.faults.scenarios import Scenario
 
-SETUP = Setup(deadline_s=5.0, grace_s=2.0)
+TIMED = Setup(deadline_s=6.0, grace_s=2.0)
 SELECTION_S = 2.0
 KILLED_AT, MOST_RESENT = 0.6, 0.45
 """Share of a transfer that is over when an end of it is killed, and that may travel again then."""
-CHUNKS = SETUP.model_bytes // SETUP.chunk_bytes
+CHUNKS = TIMED.model_bytes // TIMED.chunk_bytes
 ALL = ("before", "saved", "half", "spoken")
 ENDS: tuple[Action, ...] = ("kill", "cut")
 NO_HALF = ("before", "saved", "spoken")
@@ -159,7 +159,7 @@ ROWS = (
         how="at every edge: before the save, between save and speaking, after speaking; once more as a power cut",
         holds="same round, same bytes",
         inject=coordinator_ends,
-        setup=SETUP,
+        setup=TIMED,
         expects=EXPECTED,
         injections=2 * len(EDGES),
         short_seeds=(19,),
@@ -170,7 +170,6 @@ ROWS = (
         how="at every stage; the power cut tears what was not synced",
         holds="resumed; at most 45 % sent again when killed at 60 %",
         inject=device_ends,
-        setup=SETUP,
         expects=EXPECTED,
         injections=2 * len(STAGES),
         short_seeds=(len(STAGES) - 1, 2 * len(STAGES) - 9),

@@ -115,10 +115,10 @@ def restart(arena: Arena, device: str) -> None:
     arena.start_device(device)
 
 
-def shorten_selection(arena: Arena, seconds: float) -> None:
-    """Let rounds wait so long only for devices that are away."""
-    if arena.options.round.selection_s != seconds:
-        victims.reconfigure(arena, COORDINATOR, round={"selection_s": seconds})
+def govern(arena: Arena, **rules: float) -> None:
+    """Let other rules hold for the rounds to come."""
+    if any(getattr(arena.options.round, name) != value for name, value in rules.items()):
+        victims.reconfigure(arena, COORDINATOR, round=rules)
         arena.processes.pop(COORDINATOR).kill()
         arena.start_coordinator()
         arena.settle()
