@@ -46,6 +46,10 @@ class BrokerConfig(Config, frozen=True):
     tls: TlsConfig | None = None
     protocol: Annotated[str, msgspec.Meta(pattern="^(auto|5|3.1.1)$")] = "auto"
     keepalive_s: Annotated[int, msgspec.Meta(ge=5, le=3600)] = 30
+    heartbeat_s: PositiveSeconds = 30.0
+    """How often a party tells again what the broker retains of it: a broker that comes back empty gets it this soon."""
+    reconnect_max_s: PositiveSeconds = 30.0
+    """Longest pause before a connection is tried again. Pauses double from half a second, and are drawn below that."""
     packet_limit_bytes: Annotated[int, msgspec.Meta(ge=5120, le=2**28)] | None = None
     """For a broker that enforces a limit without announcing it: `fedpi-broker check` finds it."""
 
@@ -79,6 +83,8 @@ class TransferConfig(Config, frozen=True):
     repair_s: Annotated[float, msgspec.Meta(gt=0, le=600)] = 2.0
     """Silence after which a receiver asks again; doubles up to `repair_max_s`."""
     repair_max_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 30.0
+    inbox_bytes: Annotated[int, msgspec.Meta(ge=2**20, le=2**34)] = 2**27
+    """Messages that may wait in this process; what comes on top is dropped, and asked for again."""
 
 
 def load(path: Path, schema: type[T]) -> T:

@@ -12,7 +12,9 @@ import weakref
 from collections import deque
 from typing import Any, Protocol
 
-LIMIT_BYTES = 128 * 2**20
+from common.config import TransferConfig
+
+LIMIT_BYTES = TransferConfig().inbox_bytes
 OVERHEAD_BYTES = 500
 """What a queued message costs beside its payload, roughly, so that a flood of empty messages is bounded too."""
 TEND_EVERY_S = 1.0

@@ -28,7 +28,6 @@ from common.inbox import Inbox
 from common.limits import WINDOW, Limits
 from common.link_events import Broken, Denied, Down, Received, Room, Subscribed, Up, Will
 
-BACKOFF_MAX_S = 30.0
 CLOSED = 4
 """Connections by MQTT 5 in a row that end without an answer, until 3.1.1 is tried."""
 _V5, _V311 = mqtt.MQTTv5, mqtt.MQTTv311
@@ -208,7 +207,7 @@ class Link:
                 self._choose_protocol(connection)
             attempt = 0 if connection.was_up else attempt + 1
             # Full jitter, so that a fleet does not return to a restarted broker in one wave.
-            self._stopping.wait(random.uniform(0.0, min(BACKOFF_MAX_S, 0.5 * 2 ** min(attempt, 10))))  # noqa: S311 - not a secret
+            self._stopping.wait(random.uniform(0.0, min(self._broker.reconnect_max_s, 0.5 * 2 ** min(attempt, 10))))  # noqa: S311 - not a secret
 
     def _choose_protocol(self, connection: _Connection) -> None:
         """Fall back to 3.1.1 where a broker does not take MQTT 5: it refuses, or closes the line time and again.

@@ -15,14 +15,14 @@ from common.messages import Offer, Ref
 from common.weights import Spec, Tensor, difference, segments
 
 BLOCK_BYTES = 2**18
-MAX_OFFERS = 16
-"""Different updates that a device may offer in one round: one it is, and one more for each time it trains anew."""
 
 
 class Limits(msgspec.Struct, frozen=True):
     """Bounds on what one device may claim."""
 
     max_examples: int = 1_000_000
+    max_offers: int = 16
+    """Different updates of a device in one round: one it is, and one more for each time that it trains anew."""
     max_update_norm: float = 0.0
     """Largest L2 norm of an update, over all its tensors together; 0: any."""
 

@@ -60,6 +60,7 @@ class RoundConfig(Config, frozen=True):
     grace_s: WaitSeconds = 30.0
     max_examples: Count = 100_000
     max_update_norm: Annotated[float, msgspec.Meta(ge=0, le=1e30)] = 0.0
+    max_offers: Count = 16
 
 
 class MetricsConfig(Config, frozen=True):
@@ -130,7 +131,7 @@ class CoordinatorConfig(Config, frozen=True):
     @property
     def limits(self) -> Limits:
         """What admission needs of `round`."""
-        return Limits(self.round.max_examples, self.round.max_update_norm)
+        return Limits(self.round.max_examples, self.round.max_offers, self.round.max_update_norm)
 
     def method(self, moments: Ref | None) -> Method:
         """Return how a round's updates are combined, where the strategy remembers `moments`."""

@@ -9,7 +9,7 @@ from enum import StrEnum
 import msgspec
 
 from common.messages import Invite, Metrics, Offer, Plan, Receipt, Ref, Refusal, clip
-from coordinator.admission import MAX_OFFERS, Limits, refuse_offer
+from coordinator.admission import Limits, refuse_offer
 from coordinator.events import (
     Accepted,
     Advanced,
@@ -216,7 +216,7 @@ def _offered(round_: Round, offer: Offer, now: float) -> Step:
         return _refuse(round_, offer.device, refused, now)
     if member is not None and member.standing is Standing.DELIVERING and member.update == offer.update:
         return round_, (Collect(offer=offer),)  # saying it again is no progress
-    if (offers := 1 + (member.offers if member is not None else 0)) > MAX_OFFERS:
+    if (offers := 1 + (member.offers if member is not None else 0)) > round_.limits.max_offers:
         return _refuse(round_, offer.device, f"{offers} different updates in one round are too many", now)
     round_ = _with(
         round_,

@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.05
 POLL_S = 0.25
-HEARTBEAT_S = 30.0
 NEWS_S = 1.0
 """How often a round that changes is told to everybody: every device reads it, so it must not be told for each."""
 
@@ -48,7 +47,7 @@ class Service:
         self._store = store
         self._blobs = blobs
         self._releases = BlobStore(config.releases)
-        self._inbox = Inbox()
+        self._inbox = Inbox(config.transfer.inbox_bytes)
         self._pulse = pulse
         self._voice = Voice(config, self._inbox)
         self._collector = Collector(config.folder / "updates", config.transfer, config.limits)
@@ -144,7 +143,7 @@ class Service:
         self._tidy()
         self._write_down(now)
         if now >= self._next_heartbeat:
-            self._next_heartbeat = now + HEARTBEAT_S
+            self._next_heartbeat = now + self._config.broker.heartbeat_s
             self._announce()
         self._pulse.beat(now, sentence(self._round) if self._round else "No round is open.")
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from common.config import BrokerConfig, Config, DataConfig, SigningConfig, TransferConfig, load
+from common.config import BrokerConfig, Config, DataConfig, PositiveSeconds, SigningConfig, TransferConfig, load
 from common.messages import DeviceId
 
 
@@ -31,12 +31,24 @@ class ServingConfig(Config, frozen=True):
 class HealthConfig(Config, frozen=True):
     """When the device sits rounds out; null: never for that reason. A training that runs is never ended by it."""
 
+    period_s: PositiveSeconds = 15.0
+    """How often it is read."""
     max_temperature_c: Annotated[float, msgspec.Meta(ge=0, le=200)] | None = 80.0
     """Where a Raspberry Pi begins to slow its processor down."""
     min_memory_mb: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] | None = 200
     min_disk_mb: Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)] | None = 200
     sit_out_when_throttled: bool = True
     """Also while the voltage is too low."""
+
+
+class SessionConfig(Config, frozen=True):
+    """When a device says again what the coordinator has not answered."""
+
+    repeat_s: PositiveSeconds = 3.0
+    """The first time; every further one doubles it, up to `repeat_max_s`."""
+    repeat_max_s: PositiveSeconds = 60.0
+    wanted_s: PositiveSeconds = 10.0
+    """Silence after a Want that an Offer is said into again: whoever was shut out meanwhile learns of it."""
 
 
 class DeviceConfig(Config, frozen=True):
@@ -53,6 +65,7 @@ class DeviceConfig(Config, frozen=True):
     trainer: TrainerConfig = TrainerConfig()
     serving: ServingConfig = ServingConfig()
     health: HealthConfig = HealthConfig()
+    session: SessionConfig = SessionConfig()
     transfer: TransferConfig = TransferConfig()
 
     @property

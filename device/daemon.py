@@ -8,7 +8,7 @@ import threading
 import time
 from typing import TypeVar
 
-from msgspec.structs import replace
+from msgspec import structs
 
 from common import topics
 from common.bundle import COORDINATOR
@@ -44,7 +44,7 @@ from device.fitness import unfitness
 from device.health import HealthWatch
 from device.jobs import Done, Failure, Job, Progress, TrainingProcess
 from device.serving_child import ServingChild
-from device.session import CancelJob, DropUpdate, Event, Fetch, Session, Speak, Stage, StartJob
+from device.session import CancelJob, DropUpdate, Event, Fetch, Session, Speak, Stage, StartJob, Waits
 from device.store import DeviceStore
 from device.voice import Voice
 
@@ -52,7 +52,6 @@ log = logging.getLogger(__name__)
 Document = TypeVar("Document")
 
 TICK_S = 0.1
-HEARTBEAT_S = 30.0
 NEWS_S = 0.5
 """How often a status that changes is told: a stage that is over before is not worth a message."""
 LOG_EVERY_S = 1.0
@@ -64,13 +63,13 @@ class Daemon:
     def __init__(self, config: DeviceConfig, store: DeviceStore) -> None:
         self._config = config
         self._store = store
-        self._inbox = Inbox()
+        self._inbox = Inbox(config.transfer.inbox_bytes)
         self._pulse = Pulse()
         self._voice = Voice(config, store, self._inbox)
         self._verifier = Verifier(config.signing, config.folder / "heard.json")
         self._trainer = TrainingProcess(config.trainer, self._inbox.put)
         self._serving = ServingChild(config)
-        self._health = HealthWatch(config.folder, self._inbox.put)
+        self._health = HealthWatch(config.folder, self._inbox.put, config.health.period_s)
         self._ailment = ""
         self._session = Session(config.device)
         self._epoch = ""
@@ -81,7 +80,8 @@ class Daemon:
         """Serve until `stop` is set. Raises WorkError when the disk fails."""
         self._store.models.recover()
         offer = self._store.offer()
-        self._session = sessions.resume(self._config.device, offer, time.monotonic())
+        waits = Waits(**structs.asdict(self._config.session))
+        self._session = sessions.resume(self._config.device, offer, time.monotonic(), waits)
         self._voice.upload.offer(offer.update if offer else None)
         self._voice.start()
         self._health.start()
@@ -115,7 +115,7 @@ class Daemon:
             self._next_news = now + NEWS_S
             self._voice.status(self._session.doing)
         if now >= self._next_heartbeat:
-            self._next_heartbeat = now + HEARTBEAT_S
+            self._next_heartbeat = now + self._config.broker.heartbeat_s
             self._voice.status(self._session.doing)
             for ref in self._needed():  # one that a failing disk kept out gets another chance
                 self._fetch(ref, now)
@@ -168,7 +168,7 @@ class Daemon:
         """Sit rounds out as well while the global model has no room, and say so."""
         reason, health = self._ailment or self._voice.downloads.trouble, self._voice.health
         if health is not None and health.unfit != reason:
-            self._voice.health = replace(health, unfit=reason)
+            self._voice.health = structs.replace(health, unfit=reason)
         if reason != self._session.unfitness:
             self._step(sessions.Examined(reason), now)
 

@@ -13,7 +13,6 @@ import psutil
 
 from common.health import Flag, Health
 
-PERIOD_S = 15.0
 CLOCK_PERIOD_S = 600.0
 """How often systemd is asked whether the clock is right: asking starts a service."""
 CLOCK_TIMEOUT_S = 5.0
@@ -37,9 +36,12 @@ class HealthWatch:
     `deliver` is called from that thread. `folder` is where the device keeps its state, `root` that of the file system.
     """
 
-    def __init__(self, folder: Path, deliver: Callable[[Health], None], root: Path = Path("/")) -> None:
+    def __init__(
+        self, folder: Path, deliver: Callable[[Health], None], period_s: float, root: Path = Path("/")
+    ) -> None:
         self._folder = folder
         self._deliver = deliver
+        self._period_s = period_s
         self._root = root
         self._stop = threading.Event()
         self._is_clock_right: bool | None = None
@@ -56,7 +58,7 @@ class HealthWatch:
     def _run(self) -> None:
         while not self._stop.is_set():
             self._deliver(read_health(self._root, self._folder, clock=self._clock()))
-            self._stop.wait(PERIOD_S)
+            self._stop.wait(self._period_s)
 
     def _clock(self) -> bool | None:
         if is_timesyncd_right(self._root):

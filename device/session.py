@@ -10,11 +10,19 @@ from enum import StrEnum
 
 from common.messages import Accept, CheckIn, Decline, Failed, Invite, Offer, Ref, RoundStatus, clip
 
-REPEAT_S = 3.0
-REPEAT_MAX_S = 60.0
-WANTED_S = 10.0
-"""Silence after a Want that is as long as this is said into: whoever was shut out meanwhile learns of it."""
 Said = CheckIn | Accept | Decline | Failed | Offer
+
+
+@dataclass(frozen=True)
+class Waits:
+    """Seconds until what was not answered is said again: first, at most, and after a Want."""
+
+    repeat_s: float = 3.0
+    repeat_max_s: float = 60.0
+    wanted_s: float = 10.0
+
+
+WAITS = Waits()
 
 
 class Stage(StrEnum):
@@ -40,17 +48,18 @@ class Task:
     offer: Offer | None = None
     says: Said | None = None
     repeat_at: float = float("inf")
-    repeat_s: float = REPEAT_S
+    repeat_s: float = 0.0
 
 
 @dataclass(frozen=True)
 class Session:
-    """The device's whole state: the round as the coordinator last told it, the part in it, why it takes none."""
+    """The device's whole state: the round as the coordinator last told it, the part in it or why it takes none."""
 
     device: str
     pointer: RoundStatus | None = None
     task: Task | None = None
     unfitness: str = ""
+    waits: Waits = WAITS
 
     @property
     def doing(self) -> str:
@@ -190,11 +199,10 @@ Command = Speak | Fetch | StartJob | CancelJob | DropUpdate
 Step = tuple[Session, tuple[Command, ...]]
 
 
-def resume(device: str, offer: Offer | None, now: float) -> Session:
+def resume(device: str, offer: Offer | None, now: float, waits: Waits = WAITS) -> Session:
     """Begin, with the offer that an earlier process kept."""
-    if offer is None:
-        return Session(device)
-    return Session(device, None, Task(offer.round, Stage.OFFERING, None, offer, offer, now))
+    task = Task(offer.round, Stage.OFFERING, None, offer, offer, now, waits.repeat_s) if offer else None
+    return Session(device, None, task, waits=waits)
 
 
 def step(session: Session, event: Event, now: float) -> Step:  # noqa: C901, PLR0911, PLR0912 - one line an event, the table itself
@@ -310,19 +318,20 @@ def _stay(session: Session, stage: Stage) -> Session:
 def _saying(session: Session, stage: Stage, message: Said, now: float) -> Step:
     """Move to `stage`, saying `message` until it is answered."""
     assert session.task is not None  # noqa: S101 - callers have matched it
-    task = replace(session.task, stage=stage, says=message, repeat_at=now + REPEAT_S, repeat_s=REPEAT_S)
+    wait = session.waits.repeat_s
+    task = replace(session.task, stage=stage, says=message, repeat_at=now + wait, repeat_s=wait)
     return replace(session, task=task), (Speak(message),)
 
 
 def _answered(session: Session, now: float) -> Session:
     """The coordinator is working on what was said: leave it in peace for a while."""
     assert session.task is not None  # noqa: S101 - callers have matched it
-    return replace(session, task=replace(session.task, repeat_at=now + WANTED_S))
+    return replace(session, task=replace(session.task, repeat_at=now + session.waits.wanted_s))
 
 
 def _repeat(session: Session, now: float) -> Step:
     task = session.task
     assert task is not None  # noqa: S101 - callers have matched it
     assert task.says is not None  # noqa: S101 - callers have matched it
-    wait = min(2 * task.repeat_s, REPEAT_MAX_S)
+    wait = min(2 * task.repeat_s, session.waits.repeat_max_s)
     return replace(session, task=replace(task, repeat_at=now + wait, repeat_s=wait)), (Speak(task.says),)

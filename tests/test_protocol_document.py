@@ -20,7 +20,7 @@ from coordinator.admission import Limits
 from coordinator.config import RoundConfig
 from coordinator.round import Member, Phase, Round, Rules, Standing, step
 from device import session as sessions
-from device.config import ServingConfig
+from device.config import HealthConfig, ServingConfig, SessionConfig
 from device.session import Session, Stage, Task
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,7 +30,14 @@ WORDS = {
     r"^[0-9a-f]{64}\Z": "blob id",
     r"^[0-9a-f]{1,32}\Z": "token",
 }
-SECTIONS = {"broker": BrokerConfig, "round": RoundConfig, "serving": ServingConfig, "transfer": TransferConfig}
+SECTIONS = {
+    "broker": BrokerConfig,
+    "health": HealthConfig,
+    "round": RoundConfig,
+    "serving": ServingConfig,
+    "session": SessionConfig,
+    "transfer": TransferConfig,
+}
 STRUCTS: dict[str, Any] = {
     name: found
     for module in (messages, health, chronicle, chunks, weights)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
+from msgspec.structs import replace
 
 from common import link as link_module
 from common.config import BrokerConfig
@@ -172,10 +173,7 @@ def test_nobody_listens(free_port: int) -> None:
         (b"", [5] * link_module.CLOSED + [4]),
     ],
 )
-def test_a_broker_that_takes_no_mqtt_5_is_met_with_3_1_1(
-    monkeypatch: pytest.MonkeyPatch, answer: bytes, levels: list[int]
-) -> None:
-    monkeypatch.setattr(link_module, "BACKOFF_MAX_S", 0.01)
+def test_a_broker_that_takes_no_mqtt_5_is_met_with_3_1_1(answer: bytes, levels: list[int]) -> None:
     seen: list[int] = []
 
     def talk(line: socket.socket) -> None:
@@ -184,7 +182,7 @@ def test_a_broker_that_takes_no_mqtt_5_is_met_with_3_1_1(
         if seen[-1] == 4:
             line.recv(1000)
 
-    with server(talk) as broker, linked(broker, "old") as (_, inbox):
+    with server(talk) as broker, linked(replace(broker, reconnect_max_s=0.01), "old") as (_, inbox):
         (up,) = await_(inbox, Up)
     assert isinstance(up, Up)
     assert up.limits.protocol == "3.1.1"

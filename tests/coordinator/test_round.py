@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from common.messages import Invite, ModelChoice, Offer, Plan, Receipt, Ref, Refusal
-from coordinator.admission import MAX_OFFERS, Limits
+from coordinator.admission import Limits
 from coordinator.events import (
     Accepted,
     Advanced,
@@ -163,10 +163,10 @@ def test_a_round_in_which_all_report() -> None:
 
 def test_a_device_that_offers_one_update_after_the_other_is_refused() -> None:
     run = reporting()
-    for said in [offer("a", update=ref(f"{number:x}")) for number in range(MAX_OFFERS)]:
+    for said in [offer("a", update=ref(f"{number:x}")) for number in range(Limits().max_offers)]:
         assert [run.take(Offered(offer=said)) for _ in range(2)] == [[Collect(offer=said)]] * 2
     run.take(Offered(offer=offer("a", update=RESULT)))
-    reason = f"{MAX_OFFERS + 1} different updates in one round are too many"
+    reason = f"{Limits().max_offers + 1} different updates in one round are too many"
     assert (run.standing("a"), run.state.members[0].reason) == (Standing.REFUSED, reason)
 
 

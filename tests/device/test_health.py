@@ -134,7 +134,7 @@ def test_without_systemd_nobody_knows_about_the_clock(tmp_path: Path, monkeypatc
 def test_the_watch_reads_at_once_and_ends(tmp_path: Path) -> None:
     found: queue.SimpleQueue[Health] = queue.SimpleQueue()
     root = machine(tmp_path, {THROTTLED: "4\n", "run/systemd/timesync/synchronized": ""})
-    watch = HealthWatch(tmp_path, found.put, root)
+    watch = HealthWatch(tmp_path, found.put, 15.0, root)
     watch.start()
     health = found.get(timeout=10)
     watch.stop()

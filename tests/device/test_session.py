@@ -8,9 +8,7 @@ from hypothesis import strategies as st
 
 from common.messages import Accept, CheckIn, Failed, Invite, ModelChoice, Offer, Plan, Ref, RoundStatus
 from device.session import (
-    REPEAT_MAX_S,
-    REPEAT_S,
-    WANTED_S,
+    WAITS,
     CancelJob,
     Command,
     DropUpdate,
@@ -130,8 +128,8 @@ def test_whatever_is_being_said_is_said_again_in_time(history: list[tuple[float,
     if device.state.task is None or device.state.task.says is None:
         return
     message = device.state.task.says
-    assert device.state.task.repeat_at - device.now <= REPEAT_MAX_S
-    assert device.take(Tick(), after_s=REPEAT_MAX_S) == [Speak(message)]
+    assert device.state.task.repeat_at - device.now <= WAITS.repeat_max_s
+    assert device.take(Tick(), after_s=WAITS.repeat_max_s) == [Speak(message)]
 
 
 @given(histories, starts)
@@ -225,7 +223,7 @@ def test_what_nobody_answers_is_said_ever_more_slowly(stage: Stage, message: Spe
             assert said == [message]
             waits.append(device.now - last)
             last = device.now
-    assert waits == [REPEAT_S, 6.0, 12.0, 24.0, 48.0, 60.0, 60.0, 60.0]
+    assert waits == [WAITS.repeat_s, 6.0, 12.0, 24.0, 48.0, 60.0, 60.0, 60.0]
     assert device.take(Reconnected()) == [message]
 
 
@@ -237,7 +235,7 @@ def test_where_nothing_is_to_be_said_there_is_silence(stage: Stage) -> None:
 def test_a_coordinator_that_is_fetching_the_update_is_left_in_peace() -> None:
     device = at(Stage.OFFERING)
     device.take(Wanted(UPDATE.id))
-    assert device.take(Tick(), after_s=WANTED_S - 1.0) == []
+    assert device.take(Tick(), after_s=WAITS.wanted_s - 1.0) == []
     assert device.take(Tick(), after_s=1.0) == [OFFER]
 
 
