@@ -16,6 +16,8 @@ from common.messages import (
     Failed,
     Hello,
     Offer,
+    Receipt,
+    Refusal,
     Say,
     Takeover,
     Want,
@@ -30,6 +32,8 @@ from coordinator.store import DeviceRow, Store
 log = logging.getLogger(__name__)
 
 LOG_EVERY_S = 1.0
+REMIND_S = 5.0
+"""An earlier connection that is heard of for so long after a Takeover belongs to a process that did not get it."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,8 @@ class Reception:
         self._nonces: dict[str, str] = {}
         self._former: dict[str, str] = {}
         """The connection of a device before its present one."""
+        self._told_at: dict[str, float] = {}
+        """When that connection was told, in monotonic seconds."""
         self._seen: dict[str, DeviceRow] = {}
         self._log_at = 0.0
         self.refused = 0
@@ -73,12 +79,18 @@ class Reception:
             return Arrival(chunk=decode(payload, Chunk))
         if address.kind is Kind.DEV_STATUS:
             document = self._verifier.story(_name(address), payload, address.device)
-            self._see(decode_story(document, DeviceStatus), address.device)
-            return Arrival()
+            return Arrival(takeover=self._see(decode_story(document, DeviceStatus), address.device))
         if address.kind is not Kind.DEV_SAY:
             raise PeerError(f"nobody speaks to the coordinator on a {address.kind.value} topic")
         message = self._verifier.wire(_name(address), payload, address.device)
         return self._hear(decode(message, Say), address.device, round_)
+
+    def late(self, offer: Offer) -> Receipt | Refusal:
+        """Answer an offer for a round that is over: a device whose receipt was lost offers what counts already."""
+        if self._store.has_counted(offer.round, offer.device, offer.update.id):
+            return Receipt(device=offer.device, round=offer.round, update=offer.update.id)
+        reason = f"round {offer.round} is closed; this update came too late"
+        return Refusal(device=offer.device, round=offer.round, reason=reason)
 
     def refuse(self, name: str, error: PeerError) -> None:
         """Count a message that was dropped; a flood of them fills no log."""
@@ -113,7 +125,11 @@ class Reception:
         if former in {None, nonce}:
             return None
         self._former[device] = former
-        return Takeover(device=device, nonce=former, by=nonce)
+        return self._tell(device, former, nonce)
+
+    def _tell(self, device: str, former: str, by: str) -> Takeover:
+        self._told_at[device] = time.monotonic()
+        return Takeover(device=device, nonce=former, by=by)
 
     @staticmethod
     def _of_round(message: CheckIn | Accept | Decline | Failed) -> events.Event:
@@ -127,18 +143,22 @@ class Reception:
             case Failed():
                 return events.Failed(device=message.device, reason=message.reason)
 
-    def _see(self, status: DeviceStatus, device: str) -> None:
+    def _see(self, status: DeviceStatus, device: str) -> Takeover | None:
+        """Take note of what a device says of itself; a connection that is new by it counts as one that said Hello."""
         if status.device != device:
             raise PeerError(f"{device} states the status of {status.device}")
         known = self._nonces.get(device)
         if status.state == "offline" and known not in (None, status.nonce):
-            return  # the late will of an old connection
-        if status.nonce == self._former.get(device) != known:
-            return  # another process of this name, or the last word of an old connection
+            return None  # the late will of an old connection
+        if status.nonce == self._former.get(device) != known:  # another process, or the last word of an old connection
+            if known is None or status.state == "offline" or time.monotonic() < self._told_at[device] + REMIND_S:
+                return None
+            return self._tell(device, status.nonce, known)
+        takeover = None
         if status.state == "offline":
             self._nonces.pop(device, None)
         else:
-            self._nonces[device] = status.nonce
+            takeover = self._welcome(device, status.nonce)
         self._seen[device] = DeviceRow(
             device=device,
             state=status.state,
@@ -148,6 +168,7 @@ class Reception:
             refused=status.refused,
             health=status.health,
         )
+        return takeover
 
     def revoked(self) -> list[events.Event]:
         """Forget who is trusted no more since the last time; returns what that means to the open round."""

@@ -13,7 +13,7 @@ from common.errors import ConfigError, DiskFullError, PeerError
 from common.inbox import Inbox
 from common.journal import tags
 from common.link import Broken, Denied, Down, Received, Room, Up
-from common.messages import Ref, Refusal, clip
+from common.messages import Ref, clip
 from common.notify import Pulse
 from common.stopping import Stop
 from common.weights import Spec
@@ -204,12 +204,10 @@ class Service:
     # ---- rounds -----------------------------------------------------------------------------
 
     def _apply(self, event: Event | None, now: float) -> None:
-        if event is not None and self._round is not None:
+        if isinstance(event, Offered) and (self._round is None or self._round.number != event.offer.round):
+            self._voice.say(self._reception.late(event.offer))
+        elif event is not None and self._round is not None:
             self._step(event, now)
-        elif isinstance(event, Offered):
-            offer = event.offer
-            reason = f"round {offer.round} is closed; this update came too late"
-            self._voice.say(Refusal(device=offer.device, round=offer.round, reason=reason))
 
     def _step(self, event: Event, now: float) -> None:
         assert self._round is not None  # noqa: S101 - for the type checker; callers look first

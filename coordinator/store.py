@@ -187,6 +187,14 @@ class Store:
         )
         return [_row(LedgerRow, row, metrics=msgspec.json.decode(row["metrics"])) for row in rows]
 
+    def has_counted(self, round_: int, device: str, update: str) -> bool:
+        """Whether a round counts an update."""
+        found = self._db.execute(
+            "SELECT 1 FROM ledger WHERE round = ? AND device = ? AND update_id = ? AND standing = 'reported'",
+            (round_, device, update),
+        )
+        return found.fetchone() is not None
+
     def totals(self) -> Totals:
         """Return what all rounds come to, without reading them one by one."""
         phases = self._db.execute("SELECT phase, COUNT(*), SUM(bytes_down), SUM(bytes_up) FROM rounds GROUP BY phase")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from common import topics
 from common.errors import PeerError
@@ -22,6 +23,7 @@ from common.messages import (
     Offer,
     Receipt,
     Ref,
+    Refusal,
     StoryEvent,
     Takeover,
     Want,
@@ -30,8 +32,10 @@ from common.messages import (
 )
 from common.topics import Kind, topic
 from coordinator import events
+from coordinator import reception as reception_module
 from coordinator.reception import Arrival, Reception
 from coordinator.store import Store
+from tests.coordinator.conftest import Play
 
 ROUND = 5
 OFFER = Offer(
@@ -56,8 +60,8 @@ def arrive(reception: Reception, name: str, payload: bytes, round_: int = ROUND)
     return reception.admit(topics.parse(name), payload, round_)
 
 
-def state(reception: Reception, status: DeviceStatus, device: str = "pi") -> None:
-    arrive(reception, topic(Kind.DEV_STATUS, "demo", device=device), encode_story(status))
+def state(reception: Reception, status: DeviceStatus, device: str = "pi") -> Arrival:
+    return arrive(reception, topic(Kind.DEV_STATUS, "demo", device=device), encode_story(status))
 
 
 @pytest.mark.parametrize(
@@ -146,6 +150,45 @@ def test_who_comes_under_a_name_in_use_is_the_newer_one_and_the_older_one_is_tol
     assert say(reception, Bye(device="pi", nonce="1")) == Arrival()
     assert say(reception, Bye(device="pi", nonce="2")) == Arrival(event=events.Left(device="pi"))
     assert say(reception, Hello(device="pi", nonce="3")) == Arrival()
+
+
+def test_a_connection_that_only_its_status_tells_of_takes_over_too(reception: Reception) -> None:
+    say(reception, Hello(device="pi", nonce="1"))
+    told = Arrival(takeover=Takeover(device="pi", nonce="1", by="2"))
+    assert state(reception, DeviceStatus(device="pi", nonce="2", state="online")) == told
+    assert state(reception, DeviceStatus(device="pi", nonce="2", state="online")) == Arrival()
+
+
+def test_an_older_process_that_missed_its_takeover_is_told_again(
+    reception: Reception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("coordinator.reception.time.monotonic", lambda: now[0])
+    older = DeviceStatus(device="pi", nonce="1", state="online")
+    for nonce in "12":
+        say(reception, Hello(device="pi", nonce=nonce))
+    now[0] += reception_module.REMIND_S - 0.1  # what it says of itself may have been on its way
+    assert state(reception, older) == Arrival()
+    now[0] += 0.1
+    assert state(reception, older) == Arrival(takeover=Takeover(device="pi", nonce="1", by="2"))
+    assert state(reception, older) == Arrival()
+    assert state(reception, DeviceStatus(device="pi", nonce="1", state="offline")) == Arrival()
+    say(reception, Bye(device="pi", nonce="2"))
+    now[0] += reception_module.REMIND_S
+    assert state(reception, older) == Arrival()
+
+
+def test_who_offers_again_what_a_round_counted_gets_its_receipt(journal: Store, play: Play) -> None:
+    play(5, reported={"pi": {}, "other": {}})
+    (entry, _) = journal.ledger(5)
+    reception = Reception("demo", journal)
+    ref = replace(OFFER.update, id=entry.update_id)
+    counted = replace(OFFER, device=entry.device, update=ref)
+    assert reception.late(counted) == Receipt(device=entry.device, round=5, update=entry.update_id)
+    for offer in (replace(counted, round=4), replace(counted, device="third"), replace(OFFER, device=entry.device)):
+        refusal = reception.late(offer)
+        assert isinstance(refusal, Refusal)
+        assert refusal.reason == f"round {offer.round} is closed; this update came too late"
 
 
 def test_what_devices_say_of_themselves_is_written_down(tmp_path: Path) -> None:

@@ -99,7 +99,10 @@ def two_of_one_name(arena: Arena, rng: random.Random) -> Outcome:
     if trial is None:
         time.sleep(rng.uniform(0.0, 1.5))
         trial = arena.open()
-    arena.until(lambda: _has_ended(old), f"the older {device} to end", ENDED_S)
+    try:
+        arena.until(lambda: _has_ended(old), f"the older {device} to end", ENDED_S)
+    finally:
+        old.kill()
     ended = time.time()
     closed = trial.finish()
     if f"another process speaks as {device}, so this one ends" not in arena.logged(device, before):
