@@ -86,7 +86,7 @@ class Reception:
         return self._hear(decode(message, Say), address.device, round_)
 
     def late(self, offer: Offer) -> Receipt | Refusal:
-        """Answer an offer for a round that is over: a device whose receipt was lost offers what counts already."""
+        """Answer an offer while no round is open: a device whose receipt was lost offers what counts already."""
         if self._store.has_counted(offer.round, offer.device, offer.update.id):
             return Receipt(device=offer.device, round=offer.round, update=offer.update.id)
         reason = f"round {offer.round} is closed; this update came too late"

@@ -204,10 +204,10 @@ class Service:
     # ---- rounds -----------------------------------------------------------------------------
 
     def _apply(self, event: Event | None, now: float) -> None:
-        if isinstance(event, Offered) and (self._round is None or self._round.number != event.offer.round):
-            self._voice.say(self._reception.late(event.offer))
-        elif event is not None and self._round is not None:
+        if event is not None and self._round is not None:
             self._step(event, now)
+        elif isinstance(event, Offered):
+            self._voice.say(self._reception.late(event.offer))
 
     def _step(self, event: Event, now: float) -> None:
         assert self._round is not None  # noqa: S101 - for the type checker; callers look first
