@@ -1,5 +1,6 @@
 """The training process: `python -m device.runner FD NICENESS`. Reads jobs and writes events as JSON lines."""
 
+import contextlib
 import mmap
 import os
 import queue
@@ -118,13 +119,16 @@ def _serve(connection: socket.socket) -> None:
 
     def read() -> None:
         decoder = msgspec.json.Decoder(Job)
-        with connection.makefile("rb") as lines:
+        with contextlib.suppress(OSError), connection.makefile("rb") as lines:  # a reset is an end like any other
             for line in lines:
                 jobs.put(decoder.decode(line))
         os._exit(0)  # the daemon is gone: nobody waits for what is being trained
 
     def emit(event: JobEvent) -> None:
-        connection.sendall(msgspec.json.encode(event) + b"\n")
+        try:
+            connection.sendall(msgspec.json.encode(event) + b"\n")
+        except OSError:
+            os._exit(0)
 
     threading.Thread(target=read, daemon=True).start()
     workshop = Workshop()

@@ -289,14 +289,17 @@ def test_files_are_closed_again(make: Make) -> None:
     assert psutil.Process().num_fds() == before
 
 
-def test_the_process_ends_when_the_daemon_is_gone(make: Make) -> None:
-    """Even in the middle of a training."""
+@pytest.mark.parametrize("is_heard", [True, False])
+def test_the_process_ends_when_the_daemon_is_gone(make: Make, is_heard: bool) -> None:
+    """Even in the middle of a training, and without a word, also where the daemon has left its last one unread."""
     bench = make()
     ours, theirs = socket.socketpair()
     command = [sys.executable, "-m", "device.runner", str(theirs.fileno()), "0"]
-    child = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+    child = subprocess.Popen(command, pass_fds=[theirs.fileno()], stderr=subprocess.PIPE, text=True)
     theirs.close()
     ours.sendall(msgspec.json.encode(bench.job("hang")) + b"\n")
-    with ours, ours.makefile("rb") as lines:
-        assert isinstance(msgspec.json.decode(lines.readline(), type=JobEvent), Progress)
-    assert child.wait(10.0) == 0
+    with ours:
+        said = ours.recv(10_000, 0 if is_heard else socket.MSG_PEEK)
+        assert isinstance(msgspec.json.decode(said, type=JobEvent), Progress)
+    assert child.communicate(timeout=10.0)[1] == ""
+    assert child.returncode == 0
