@@ -18,6 +18,8 @@ LIMIT_BYTES = TransferConfig().inbox_bytes
 OVERHEAD_BYTES = 500
 """What a queued message costs beside its payload, roughly, so that a flood of empty messages is bounded too."""
 TEND_EVERY_S = 1.0
+PAUSE_S = 1.0
+"""Longer than any loop waits for an event, and short beside the silences that are acted on."""
 
 
 class Source(Protocol):
@@ -53,6 +55,7 @@ class Inbox:
         self._lock = threading.Lock()
         self._sources: list[Source] = []
         self._next_tend = 0.0
+        self._listened_at = time.monotonic()
         self._is_waiting = False
         self._alarm = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         weakref.finalize(self, os.close, self._alarm)
@@ -88,6 +91,14 @@ class Inbox:
             with self._lock:
                 self._bytes -= size
         return event
+
+    def missed_s(self, now: float) -> float:
+        """Return for how long nobody listened, if that was longer than usual: the process was stopped, or busy.
+
+        Call it after every `get`. What came meanwhile is waiting: whoever sent it was not silent.
+        """
+        since, self._listened_at = now - self._listened_at, now
+        return since if since > PAUSE_S else 0.0
 
     def serve(self, timeout_s: float) -> None:
         """Read and write the sources for at most `timeout_s`, or until something happened; events stay queued."""

@@ -8,7 +8,7 @@ from common.blobs import BlobStore
 from common.chunks import Head, to_wire
 from common.errors import DataError, PeerError
 from common.messages import Chunk, Ref
-from common.transfer import FalseHead, HeadKnown, Patience, Stored, adopt, on_chunk, receive, wish
+from common.transfer import FalseHead, HeadKnown, Patience, Stored, adopt, excuse, on_chunk, receive, wish
 
 
 class Inflow:
@@ -73,6 +73,10 @@ class Inflow:
     def ask_again(self) -> None:
         """Take it that what was asked for is lost: the sender, or the connection to it, is a new one."""
         self._receiver = replace(self._receiver, asked=0, silences=0)
+
+    def excuse(self, seconds: float) -> None:
+        """Take it that the sender was not silent for so long: this process did not listen."""
+        self._receiver = excuse(self._receiver, seconds)
 
     def finish(self) -> None:
         """Turn the complete part into a blob."""

@@ -134,6 +134,11 @@ def wish(receiver: Receiver, window: int, now: float) -> tuple[Receiver, int]:
     return replace(receiver, asked=outstanding | more, last_at=started), more
 
 
+def excuse(receiver: Receiver, seconds: float) -> Receiver:
+    """Leave time out of the silence in which nobody listened."""
+    return replace(receiver, last_at=receiver.last_at + seconds)
+
+
 def _head_part(receiver: Receiver, chunk: Chunk, now: float) -> tuple[Receiver, Outcome]:
     parts = (*receiver.parts[: chunk.index], chunk.data, *receiver.parts[chunk.index + 1 :])
     receiver = _progress(replace(receiver, parts=parts), 1 << chunk.index, now)

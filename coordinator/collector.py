@@ -114,6 +114,11 @@ class Collector:
                 wants.append(Want(device=device, blob=inflow.ref.id, chunks=bits))
         return wants
 
+    def excuse(self, seconds: float) -> None:
+        """Leave time out of every device's silence in which this process did not listen."""
+        for upload in self._uploads.values():
+            upload.inflow.excuse(seconds)
+
     def end_round(self, cohort: Container[str]) -> None:
         """Forget what is on its way, and delete what came from devices outside of `cohort`."""
         self.close()

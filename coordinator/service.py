@@ -77,6 +77,7 @@ class Service:
             while not stop.is_set():
                 event = self._inbox.get(TICK_S)
                 now = time.monotonic()
+                self._collector.excuse(self._inbox.missed_s(now))
                 if event is not None:
                     self._on(event, now)
                 self._tick(now)

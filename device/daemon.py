@@ -89,6 +89,7 @@ class Daemon:
             while not stop.is_set():
                 event = self._inbox.get(TICK_S)
                 now = time.monotonic()
+                self._voice.downloads.excuse(self._inbox.missed_s(now))
                 if event is not None:
                     self._on(event, now)
                 self._voice.upload.publish()

@@ -98,6 +98,11 @@ class Downloads:
                 wants.append(Want(device=self._device, blob=blob, chunks=bits))
         return wants
 
+    def excuse(self, seconds: float) -> None:
+        """Leave time out of the coordinator's silence in which this process did not listen."""
+        for inflow in self._inflows.values():
+            inflow.excuse(seconds)
+
     def only(self, blobs: set[str]) -> None:
         """End every transfer that is not of one of `blobs`."""
         for blob in self._inflows.keys() - blobs:

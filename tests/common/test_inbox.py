@@ -4,7 +4,9 @@ import socket
 import threading
 import time
 
-from common.inbox import OVERHEAD_BYTES, Inbox
+import pytest
+
+from common.inbox import OVERHEAD_BYTES, PAUSE_S, Inbox
 from common.link import Received, Room
 
 
@@ -153,3 +155,12 @@ def test_another_thread_ends_the_wait() -> None:
     started = time.monotonic()
     assert inbox.get(30.0) == message(b"new")
     assert time.monotonic() - started < 10.0
+
+
+def test_a_pause_in_which_nobody_listened_is_told_once() -> None:
+    inbox = Inbox()
+    now = time.monotonic() + 0.1
+    assert inbox.missed_s(now) == 0.0
+    assert inbox.missed_s(now + PAUSE_S) == 0.0
+    assert inbox.missed_s(now + PAUSE_S + 7.5) == pytest.approx(7.5)
+    assert inbox.missed_s(now + PAUSE_S + 7.5) == 0.0

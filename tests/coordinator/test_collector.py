@@ -170,6 +170,14 @@ def test_an_offer_that_is_said_again_does_not_begin_anew(tmp_path: Path) -> None
     assert 0 not in [chunk.index for want in before for chunk in pi.answer(want)]
 
 
+def test_while_nobody_listens_nobody_is_silent(tmp_path: Path) -> None:
+    made, pi = collector(tmp_path), device(tmp_path)
+    deliver(made, pi, limit=4)
+    made.excuse(60.0)
+    assert made.wishes(61.0) == []
+    assert made.wishes(80.0) != []
+
+
 def test_a_device_that_is_back_is_asked_at_once(tmp_path: Path) -> None:
     made, pi = collector(tmp_path), device(tmp_path)
     deliver(made, pi, limit=4)
