@@ -34,6 +34,8 @@ from tests.system.conftest import WAIT_S, Heard, LiveFederation, Onlooker
 pytestmark = pytest.mark.system
 
 EXAMPLES = {"rpi1": 7, "rpi2": 30}
+FALSE = "does not have the digest that its head lists"
+MOST_ROUNDS = 10
 PASSES = 4
 GROWTH_MB = 30.0
 CHUNK_BYTES, MIB = 2**16, 2**20
@@ -97,13 +99,18 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveFederation]:
 
 
 def test_false_chunks_of_true_blobs_count_for_nothing(live: LiveFederation) -> None:
-    base = live.model()
+    model, unspoilt = live.model(), {"coordinator", *EXAMPLES}
     with Forger(live.port, "fedpi-wire/+/+/blob/#", "fedpi-wire/+/+/dev/+/up"):
-        first, second = live.run(2)
-    assert (first.phase, second.phase) == ("committed", "committed")
-    assert live.model() == live.expect(live.expect(base, first.round), second.round)
-    for name in ("coordinator", *EXAMPLES):
-        assert "does not have the digest that its head lists" in live.log(name)
+        for _ in range(MOST_ROUNDS):
+            for row in live.run(2):
+                assert row.phase == "committed"
+                model = live.expect(model, row.round)
+            assert live.model() == model
+            # A false chunk may come when the true one is here, and of those that are refused a log tells one a second.
+            unspoilt -= {name for name in unspoilt if FALSE in live.log(name)}
+            if not unspoilt:
+                break
+    assert not unspoilt, "these were sent no false chunk in time"
 
 
 def test_nonsense_on_every_topic_changes_nothing_but_counters(live: LiveFederation) -> None:
