@@ -151,7 +151,7 @@ def _open(config: "DeviceConfig", model: Path | None) -> "Classifier":
 
 
 def _classify(classifier: "Classifier", image: Path) -> dict[str, Any]:
-    from common.learning.images import read_image_file
+    from common.learning.decoding import read_image_file
 
     row: dict[str, Any] = {"file": str(image), "ok": False, "label": "", "release": classifier.release, "text": ""}
     try:

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import ConfigError, DataError
+from common.learning.decoding import decode_image
 from common.learning.export import INTERPRETERS
-from common.learning.images import decode_image
 from common.learning.quiet import quiet
 from common.learning.seam import Images
 

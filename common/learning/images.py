@@ -1,29 +1,19 @@
-"""A site's images from disk: a folder a label or a CSV `file,label`, decoded by content with pillow.
-
-Loads neither TensorFlow nor scikit-learn: inference on a Pi decodes through this module too.
-"""
+"""A site's images from disk: a folder a label or a CSV `file,label`. Loads neither TensorFlow nor scikit-learn."""
 
 import csv
 import io
-import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from common.config import DataConfig
 from common.errors import ConfigError, DataError
 from common.files import write_atomic
-from common.learning.seam import Examples, Images, Site
+from common.learning.decoding import decode_image, read_image_file
+from common.learning.seam import Examples, Site
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-MAX_FILE_BYTES = 2**26
-MAX_PIXELS = 2**25
-"""A file of a few kilobytes can claim billions of pixels, and a pixel takes 4 bytes once or twice over."""
 FILE_COLUMNS = ("file", "filename", "file_name", "filepath", "file_path", "path", "image", "image_path")
 LABEL_COLUMNS = ("label", "class", "target")
 """What a CSV's columns may be called, the first that it has counts."""
@@ -80,50 +70,6 @@ def load_unseen(data: DataConfig, image_size: int) -> Site:
     if not len(site.unseen):
         raise DataError(f"{data.unseen or _train_source(data)}: no usable image; add JPEG or PNG files")
     return site
-
-
-def decode_image(data: bytes, image_size: int) -> Images:
-    """Decode a JPEG or PNG file to uint8 RGB `[image_size, image_size, 3]`; raises DataError with the reason."""
-    from PIL import Image
-
-    image = open_image(data)
-    if image_size == 0:  # a learner that takes no images still needs their labels
-        return np.zeros((0, 0, 3), np.uint8)
-    # Bilinear with pillow's antialiasing, which computes uint8 in integers: the same on every machine.
-    return np.asarray(image.resize((image_size, image_size), Image.Resampling.BILINEAR), np.uint8)
-
-
-def open_image(data: bytes) -> "Image.Image":
-    """Decode a JPEG or PNG file, whatever its colours, to an upright RGB image of its own size.
-
-    16-bit grey is scaled so that its brightest pixel is 255, as scanners fill 12 of the 16 bits;
-    what is transparent becomes black, the background of a slice. Raises DataError with the reason.
-    """
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    if not data:
-        raise DataError("the file is empty")
-    if len(data) > MAX_FILE_BYTES:
-        raise DataError(f"the file is larger than {MAX_FILE_BYTES >> 20} MiB")
-    try:
-        image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
-        if image.width * image.height > MAX_PIXELS:
-            raise DataError(f"it has {image.width} x {image.height} pixels; {MAX_PIXELS} in all are the limit")
-        ImageOps.exif_transpose(image, in_place=True)
-        return _to_rgb(image)
-    except UnidentifiedImageError as error:
-        raise DataError("it is neither a JPEG nor a PNG file") from error
-    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
-        raise DataError(f"the image is broken ({str(error)[:200] or type(error).__name__})") from error
-
-
-def read_image_file(path: Path) -> bytes:
-    """Read at most one byte more than `open_image` accepts; raises DataError with the reason."""
-    try:
-        with path.open("rb") as file:
-            return file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise DataError(f"it cannot be read ({error.strerror})") from error
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -269,15 +215,3 @@ def _read(items: Sequence[Labelled], image_size: int, skipped: list[str]) -> Exa
     stacked = np.stack(images) if images else np.zeros((0, image_size, image_size, 3), np.uint8)
     labels = np.array([item.label for item in usable], np.int64)
     return Examples(stacked, labels, tuple(item.name for item in usable))
-
-
-def _to_rgb(image: "Image.Image") -> "Image.Image":
-    from PIL import Image
-
-    if image.mode.startswith("I"):  # 16-bit grey
-        grey = np.asarray(image).astype(np.int64)
-        image = Image.fromarray((grey * 255 // max(int(grey.max()), 1)).astype(np.uint8))
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    pixels = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", pixels.size, "black"), pixels).convert("RGB")

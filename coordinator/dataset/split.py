@@ -18,7 +18,8 @@ import msgspec
 from common.config import Config
 from common.errors import ConfigError, DataError
 from common.files import write_atomic
-from common.learning.images import Labelled, find_labelled, open_image, read_image_file, write_label_csv
+from common.learning.decoding import open_image, read_image_file
+from common.learning.images import Labelled, find_labelled, write_label_csv
 from common.topics import NAME_PATTERN
 from coordinator.dataset.folders import COORDINATOR, write_folders
 from coordinator.dataset.near_copies import Fingerprint, distances, fingerprint, join

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from common.errors import DataError
 from common.learning.course import select
-from common.learning.images import decode_image, find_labelled, read_image_file
+from common.learning.decoding import decode_image, read_image_file
+from common.learning.images import find_labelled
 from common.learning.seam import Examples, Site
 from coordinator.dataset.partition import Skew
 from coordinator.dataset.split import Group, SplitOptions, deal, find_groups
