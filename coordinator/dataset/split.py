@@ -7,7 +7,6 @@ Large groups tend to fall to large parts, which leaves few copies among the unse
 """
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from common.errors import ConfigError, DataError
 from common.files import write_atomic
 from common.learning.decoding import open_image, read_image_file
 from common.learning.images import Labelled, find_labelled, write_label_csv
-from common.topics import NAME_PATTERN
+from common.names import name_fault
 from coordinator.dataset.folders import COORDINATOR, write_folders
 from coordinator.dataset.near_copies import Fingerprint, distances, fingerprint, join
 from coordinator.dataset.partition import UNSEEN, Shares, Skew, label_shares
@@ -138,8 +137,8 @@ def _part_shares(options: SplitOptions) -> dict[str, float]:
     if len(set(names)) != len(names):
         raise ConfigError(f"sites: {', '.join(options.sites)}: name each site once, and none {COORDINATOR!r}")
     for site in options.sites:
-        if not re.match(NAME_PATTERN, site):
-            raise ConfigError(f"sites: {site!r} is no device id; use 1 to 32 of a-z, 0-9 and '-'")
+        if fault := name_fault(site):
+            raise ConfigError(f"sites: {fault}")
     if min(options.shares) < 0 or abs(sum(options.shares) - 1) > 1e-6:
         raise ConfigError(f"shares: {options.shares} must not be negative, and must add up to 1")
     if not 0 <= options.unseen_share < 1:

@@ -292,7 +292,7 @@ def test_split_takes_a_number_of_sites_and_shares_of_any_sum(slices: Path, tmp_p
         (("--shares", "60,forty"), "--shares: '60,forty' is no list like 60,20,20"),
         (("--shares", "0,0,0"), "--shares: '0,0,0' is no list like 60,20,20"),
         (("--labels", "no"), "--labels: 'no' is not of the form no,yes"),
-        (("--sites", "Lab"), "sites: 'Lab' is no device id"),
+        (("--sites", "Lab"), "sites: 'Lab' is not a valid name"),
     ],
 )
 def test_split_flag_that_cannot_be_is_one_sentence(

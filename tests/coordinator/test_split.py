@@ -155,7 +155,7 @@ def test_a_folder_without_a_single_image_is_a_clear_error(tmp_path: Path) -> Non
         (SplitOptions(shares=(1.2, -0.1, -0.1)), "must not be negative"),
         (SplitOptions(unseen_share=1.0), "unseen_share"),
         (SplitOptions(sites=("a", "a")), "name each site once"),
-        (SplitOptions(sites=("a", "../b")), "no device id"),
+        (SplitOptions(sites=("a", "../b")), "not a valid name"),
     ],
 )
 def test_options_that_cannot_be_are_named(options: SplitOptions, sentence: str, tmp_path: Path) -> None:
