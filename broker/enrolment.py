@@ -16,6 +16,7 @@ from broker.settings import ServeConfig
 from common.bundle import COORDINATOR, SUFFIX, encode_bundle
 from common.errors import ConfigError, WorkError
 from common.files import make_folder, write_private
+from common.names import name_fault
 from common.sections import update
 
 
@@ -59,6 +60,8 @@ def enroll(config: ServeConfig, name: str, to: Path, *, again: bool = False) -> 
 
     `again` lets a revoked name return. Raises ConfigError, WorkError.
     """
+    if fault := name_fault(name):
+        raise ConfigError(fault)
     path = to / f"{name}{SUFFIX}"
     if path.exists():
         raise ConfigError(f"{path} is there already; move it away, or name another folder with --to")

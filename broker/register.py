@@ -13,6 +13,7 @@ from common.bundle import COORDINATOR
 from common.config import Config, DeviceId, Port
 from common.errors import ConfigError
 from common.files import write_private
+from common.names import name_fault
 
 FILE, LOCK = "register.json", "lock"
 
@@ -64,11 +65,12 @@ class Register(Config, frozen=True, omit_defaults=True):
         return tuple(sorted({entry.name for entry in self.revoked} - set(self.members)))
 
     def peers(self, *roles: str) -> str:
-        """Write whose signatures count, as `common.signing` reads it."""
-        rows = [f"{name} {member.signing}" for name, member in sorted(self.members.items()) if member.role in roles]
+        """Write whose signatures count, as `common.signing` reads it; never blank, as a file that got lost is."""
+        members = [(name, member) for name, member in sorted(self.members.items()) if not name_fault(name)]
+        rows = [f"{name} {member.signing}" for name, member in members if member.role in roles]
         if self.next_signing and COORDINATOR in roles:
             rows.append(f"{COORDINATOR} {self.next_signing}")
-        return "".join(f"{row}\n" for row in rows)
+        return "".join(f"{row}\n" for row in rows or ["# nobody"])
 
 
 def load(folder: Path) -> Register:

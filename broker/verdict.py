@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from broker.findings import Findings
-from common.limits import PACKET_OVERHEAD
+from common.config import TransferConfig
+from common.limits import PACKET_LEAST, PACKET_OVERHEAD
 
-CHUNK_MIN_BYTES, CHUNK_BYTES = 2**12, 2**17
-CREDIT_CHUNKS = 128
-"""The default of `transfer.credit_chunks`: what may be on its way to the coordinator at once."""
+CHUNK_BYTES, CREDIT_CHUNKS = TransferConfig().chunk_bytes, TransferConfig().credit_chunks
+"""What a configuration that says nothing of them uses."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,6 @@ def judge(findings: Findings) -> Verdict:
 
 
 def _failures(found: Findings) -> list[str]:
-    need = CHUNK_MIN_BYTES + PACKET_OVERHEAD
     checks = (
         (
             found.round_trip.is_delivered and found.announced.maximum_qos != 0,
@@ -43,8 +42,9 @@ def _failures(found: Findings) -> list[str]:
         (found.will.is_retained or not found.will.is_delivered, "the will of a lost connection is not retained"),
         (found.reaches_wildcard, "a subscription with '+' in the place of the device does not get every device"),
         (
-            found.packet_limit.arrived_bytes >= need,
-            f"packets of {found.packet_limit.arrived_bytes} bytes are the largest that arrive; {need} are needed",
+            found.packet_limit.arrived_bytes >= PACKET_LEAST,
+            f"packets of {found.packet_limit.arrived_bytes} bytes are the largest that arrive; "
+            f"{PACKET_LEAST} are needed",
         ),
     )
     return [text for is_met, text in checks if not is_met]
@@ -53,7 +53,7 @@ def _failures(found: Findings) -> list[str]:
 def _limit_notes(found: Findings, settings: dict[str, int]) -> list[str]:
     limit, announced = found.packet_limit, found.announced.packet_bytes
     notes = []
-    if limit.beyond != "not tried" and limit.arrived_bytes >= CHUNK_MIN_BYTES + PACKET_OVERHEAD:
+    if limit.beyond != "not tried" and limit.arrived_bytes >= PACKET_LEAST:
         settings["broker.packet_limit_bytes"] = limit.arrived_bytes
         says = f"announces {announced}" if announced else "announces no limit"
         notes.append(f"packets over {limit.arrived_bytes} bytes: {limit.beyond}; yet the broker {says}")

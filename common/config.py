@@ -4,12 +4,13 @@ import difflib
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 import yaml
 
 from common.errors import ConfigError
+from common.limits import PACKET_LEAST
 from common.messages import DeviceId, Label, Options
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
@@ -44,13 +45,13 @@ class BrokerConfig(Config, frozen=True):
     username: str | None = None
     password_file: str | None = None
     tls: TlsConfig | None = None
-    protocol: Annotated[str, msgspec.Meta(pattern="^(auto|5|3.1.1)$")] = "auto"
+    protocol: Literal["auto", "5", "3.1.1"] = "auto"
     keepalive_s: Annotated[int, msgspec.Meta(ge=5, le=3600)] = 30
     heartbeat_s: PositiveSeconds = 30.0
     """How often a party tells again what the broker retains of it: a broker that comes back empty gets it this soon."""
     reconnect_max_s: PositiveSeconds = 30.0
     """Longest pause before a connection is tried again. Pauses double from half a second, and are drawn below that."""
-    packet_limit_bytes: Annotated[int, msgspec.Meta(ge=5120, le=2**28)] | None = None
+    packet_limit_bytes: Annotated[int, msgspec.Meta(ge=PACKET_LEAST, le=2**28)] | None = None
     """For a broker that enforces a limit without announcing it: `fedpi-broker check` finds it."""
 
 

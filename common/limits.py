@@ -7,6 +7,11 @@ WINDOW = 20
 PACKET_OVERHEAD = 1024
 """Room in a packet for topic, properties and our own message around a chunk's data."""
 
+CHUNK_LEAST = 2**12
+"""Bytes of the smallest chunk that the protocol has."""
+PACKET_LEAST = CHUNK_LEAST + PACKET_OVERHEAD
+"""Bytes of a packet that a broker must carry."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -20,4 +25,4 @@ class Limits:
         """Bytes of chunk data that fit a packet here: `wanted` or less, a multiple of 1 KiB, at least 4 KiB."""
         if self.packet_bytes is None:
             return wanted
-        return max(min(wanted, (self.packet_bytes - PACKET_OVERHEAD) // 1024 * 1024), 4096)
+        return max(min(wanted, (self.packet_bytes - PACKET_OVERHEAD) // 1024 * 1024), CHUNK_LEAST)

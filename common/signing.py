@@ -5,8 +5,8 @@ what a reader refuses.
 """
 
 import base64
-import binascii
 import contextlib
+import logging
 import re
 import time
 from dataclasses import dataclass
@@ -16,35 +16,52 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 
 from common.config import SigningConfig, locate
-from common.errors import ConfigError, PeerError
-from common.files import write_atomic
+from common.errors import ConfigError, PeerError, WorkError
+from common.files import write_atomic, write_private
 from common.messages import Signed, decode, encode, unsigned
+from common.names import name_fault
 
 if TYPE_CHECKING:  # 10 MB of memory that a federation without keys does not need
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+log = logging.getLogger(__name__)
 
 DOMAIN = b"fedpi signature 1\n"
 """Stands before what is signed, so that a signature is good for nothing else."""
 WILL = 0
 """The sequence of a will: it was signed before all that the connection says, and is heard after it."""
 _SIGNATURE = re.compile(r"(0|[1-9]\d{0,15})\.(0|[1-9]\d{0,15})\.([A-Za-z0-9_-]{86})")
+EPOCH_MAX = 10**16 - 1
+"""The largest epoch that a signature can hold."""
 Mark: TypeAlias = tuple[int, int]
 
 
 def next_epoch(path: Path) -> int:
-    """Return an epoch above every earlier one of this file, and the clock's seconds where that is above, too.
+    """Return an epoch above the one that the file keeps, at least the clock's seconds, and keep it in the file.
 
-    Raises WorkError where it cannot be kept.
+    One that cannot be kept counts all the same: the clock will be beyond it at the next start.
     """
+    epoch = max(_kept_epoch(path) + 1, int(time.time()))
+    try:
+        write_atomic(path, str(epoch).encode())
+    except WorkError as error:
+        log.warning("the epoch of this start is not kept: %s", error)
+    return epoch
+
+
+def raise_epoch(path: Path, heard: int) -> None:
+    """Let the next start sign with an epoch above `heard`. Raises ConfigError, WorkError."""
+    kept = _kept_epoch(path)
+    if not 0 <= heard < EPOCH_MAX:
+        raise ConfigError(f"{heard} is no epoch: name the number before the dot in the device's log, as 1999999999")
+    write_private(path, str(max(kept, heard)).encode(), mode=0o644)
+
+
+def _kept_epoch(path: Path) -> int:
     with contextlib.suppress(OSError, ValueError):
         kept = int(path.read_text(encoding="ascii"))
-        return _keep(path, max(kept + 1, int(time.time())))
-    return _keep(path, int(time.time()))
-
-
-def _keep(path: Path, epoch: int) -> int:
-    write_atomic(path, str(epoch).encode())
-    return epoch
+        return kept if 0 <= kept < EPOCH_MAX else 0
+    return 0
 
 
 class Signer:
@@ -91,34 +108,59 @@ class Peer:
 class Peers:
     """Whose signatures count: a file of lines `name key`, read again when it changes.
 
-    A name has two lines while its key is replaced: the key that it has, and the next one.
+    A name has two lines while its key is replaced: the key that it has, and the next one. A damaged line shuts out
+    the name that it begins with. A file that is missing or blank while the process runs changes nothing: the one that
+    says that nobody counts holds a comment.
     """
 
     LOOK_S = 0.5
 
     def __init__(self, path: Path) -> None:
-        """Read the file; raises ConfigError."""
+        """Read the file; raises ConfigError where it cannot be read or all its lines are damaged."""
         self._path = path
         self._look_at = 0.0
         self._stamp: tuple[int, int, int] | None = None
+        self._trouble = ""
         self._keys: dict[str, tuple[Peer, ...]] = {}
         self._dropped: set[str] = set()
-        self.look()
+        try:
+            text = self._read_if_changed() or ""
+        except OSError as error:
+            raise ConfigError(f"signing.peers: cannot read {self._path}: {error.strerror}; join again") from error
+        self._take(text)
+        faults = find_peers(text)[1]
+        if faults and not self._keys:
+            raise ConfigError(f"signing.peers: {self._path} is damaged: {'; '.join(faults.values())}; join again")
 
     def look(self) -> None:
-        """Read the file if it has changed; raises ConfigError."""
+        """Read the file if it has changed."""
         self._look_at = time.monotonic() + self.LOOK_S
         try:
-            found = self._path.stat()
-            stamp = (found.st_mtime_ns, found.st_ino, found.st_size)
-            if stamp == self._stamp:
-                return
-            before, self._keys = self._keys, parse_peers(self._path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise ConfigError(f"signing.peers: cannot read {self._path}: {reason}") from error
+            text = self._read_if_changed()
+            trouble = "" if text is None or text.strip() else "is blank"
+        except OSError as error:
+            text, trouble = None, f"cannot be read: {error.strerror}"
+        if trouble and trouble != self._trouble:
+            log.warning("signing.peers: %s %s; whose signatures count stays as it was", self._path, trouble)
+        self._trouble = trouble
+        if text and not trouble:
+            self._take(text)
+
+    def _read_if_changed(self) -> str | None:
+        found = self._path.stat()
+        stamp = (found.st_mtime_ns, found.st_ino, found.st_size)
+        if stamp == self._stamp:
+            return None
+        text = self._path.read_bytes().decode(errors="replace")
         self._stamp = stamp
-        self._dropped = (self._dropped | set(before)) - set(self._keys)
+        return text
+
+    def _take(self, text: str) -> None:
+        found, faults = find_peers(text)
+        for fault in faults.values():
+            log.warning("signing.peers: %s: %s", self._path, fault)
+        before, self._keys = self._keys, found
+        self._dropped = (self._dropped | set(before)) - set(found)
 
     def take_dropped(self) -> set[str]:
         """Return who was struck from the file since the last call."""
@@ -213,27 +255,43 @@ class Verifier:
         if self._memory is None or self._documents.get(topic) == document:
             return
         self._documents[topic] = document
-        temporary = self._memory.with_suffix(".tmp")
-        with contextlib.suppress(OSError):  # a full disk: refused again from the next document on
-            temporary.write_bytes(msgspec.json.encode(self._marks))
-            temporary.replace(self._memory)
+        with contextlib.suppress(WorkError):  # a full disk: refused again from the next document on
+            write_atomic(self._memory, msgspec.json.encode(self._marks))
 
 
 def parse_peers(text: str) -> dict[str, tuple[Peer, ...]]:
-    """Read lines of a name and a key (32 bytes in base64), the keys of each name in their order; raises ValueError."""
+    """Read lines of a name and a key as `find_peers` does; raises ValueError where one is damaged."""
+    found, faults = find_peers(text)
+    if faults:
+        raise ValueError("; ".join(faults.values()))
+    return found
+
+
+def find_peers(text: str) -> tuple[dict[str, tuple[Peer, ...]], dict[str, str]]:
+    """Read lines of a name and a key (32 bytes in base64).
+
+    Returns the keys of each name in their order, and what is wrong with a line of the name that it begins with: such
+    a name has no keys.
+    """
+    found: dict[str, tuple[Peer, ...]] = {}
+    faults: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.startswith("#") or not (words := line.split()):
+            continue
+        try:
+            found[words[0]] = (*found.get(words[0], ()), _peer(*words))
+        except (TypeError, ValueError):
+            fault = "a line must be a name and a key, 32 bytes in base64"
+            faults.setdefault(words[0], f"line {number} shuts out {words[0][:64]!r}: {fault}")
+    return {name: peers for name, peers in found.items() if name not in faults}, faults
+
+
+def _peer(name: str, key: str) -> Peer:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-    rows = [line.split() for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    if any(len(row) != 2 for row in rows):
-        raise ValueError("a line must be a name and a key")
-    found: dict[str, tuple[Peer, ...]] = {}
-    try:
-        for name, key in rows:
-            peer = Peer(Ed25519PublicKey.from_public_bytes(base64.b64decode(key)), key)
-            found[name] = (*found.get(name, ()), peer)
-    except binascii.Error as error:
-        raise ValueError("a key is not base64") from error
-    return found
+    if fault := name_fault(name):
+        raise ValueError(fault)
+    return Peer(Ed25519PublicKey.from_public_bytes(base64.b64decode(key, validate=True)), key)
 
 
 def _read_key(path: Path) -> "Ed25519PrivateKey":

@@ -87,7 +87,9 @@ def read_health(root: Path, folder: Path, *, clock: bool | None = None) -> Healt
 
 def is_timesyncd_right(root: Path) -> bool:
     """Whether systemd-timesyncd, the clock's keeper on Raspberry Pi OS, has set it since the boot."""
-    return (root / "run/systemd/timesync/synchronized").exists()
+    with contextlib.suppress(OSError):
+        return (root / "run/systemd/timesync/synchronized").exists()
+    return False
 
 
 def ask_timedatectl() -> bool | None:
@@ -121,9 +123,10 @@ def _flags(root: Path) -> tuple[Flag, ...] | None:
 
 
 def _memory() -> int | None:
-    with contextlib.suppress(OSError):
+    try:
         return int(psutil.virtual_memory().available)
-    return None
+    except (OSError, psutil.Error, RuntimeError, ValueError, LookupError):  # what /proc lacks, psutil says in many ways
+        return None
 
 
 def _disk(folder: Path) -> int | None:

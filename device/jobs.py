@@ -167,7 +167,7 @@ class TrainingProcess:
         assert self._child is not None  # noqa: S101 - callers have looked
         try:
             return float(psutil.Process(self._child.pid).memory_info().rss) / 2**20
-        except psutil.Error:
+        except (OSError, psutil.Error, RuntimeError, ValueError, LookupError):  # as when /proc is not all there
             return 0.0
 
 

@@ -148,9 +148,10 @@ def _serve(connection: socket.socket) -> None:
 def main() -> None:
     """Serve the daemon at the other end of the socket."""
     descriptor, niceness = int(sys.argv[1]), int(sys.argv[2])
-    os.nice(niceness)
-    # Under memory pressure the kernel takes the trainer, never the daemon.
-    Path("/proc/self/oom_score_adj").write_text("800", encoding="ascii")
+    with contextlib.suppress(OSError):  # a container may forbid either, and training works without
+        os.nice(niceness)
+    with contextlib.suppress(OSError):  # under memory pressure the kernel takes the trainer, never the daemon
+        Path("/proc/self/oom_score_adj").write_text("800", encoding="ascii")
     _serve(socket.socket(fileno=descriptor))
 
 

@@ -26,7 +26,7 @@ from common.journal import tags
 from common.link import Broken, Denied, Down, Link, Received, Up
 from common.messages import Prediction, StoryEvent, clip, encode_story
 from common.notify import Pulse
-from common.signing import Signer
+from common.signing import Signer, next_epoch
 from common.stopping import Stop, stop_on
 from common.topics import STORY_ROOT, WIRE_ROOT, Kind, topic
 from device.config import DeviceConfig
@@ -103,7 +103,7 @@ class Serving:
         self._config = config
         self._inbox = Inbox(limit_bytes=WAITING_BYTES + 2 * config.serving.max_image_bytes)
         self._dropped = 0
-        self._signer = Signer(config.signing, int(time.time()))
+        self._signer = Signer(config.signing, next_epoch(config.folder / "serving-epoch") if config.signing else 0)
         name = f"fedpi-{config.federation}-serve-{config.device}-{secrets.token_hex(4)}"
         self._link = Link("serving", name, config.broker, self._inbox)
         self._is_up = False

@@ -108,7 +108,7 @@ def test_the_revoked_is_listed_denied_and_forgotten_and_comes_back_only_on_purpo
     assert enrolment.revoke(config, "rpi1") is None
     assert revoked_serials(config) == {certificate(rpi1.certificate).serial_number}
     assert (config.root / "acl").read_text().endswith("user rpi1\ntopic deny #\n")
-    assert (config.root / "coordinator" / "peers").read_text() == ""
+    assert (config.root / "coordinator" / "peers").read_text() == "# nobody\n"
     assert {item.state for item in install.init(config)} == {"kept"}
     with pytest.raises(ConfigError, match="--again"):
         enrolment.enroll(config, "rpi1", tmp_path / "broker")
@@ -219,3 +219,21 @@ def test_enrolled_lists_people_and_programs(config: ServeConfig, rpi1: Bundle) -
     result = CliRunner().invoke(main, ["enrolled", "--out", config.folder, "--json"])
     assert [row["name"] for row in json.loads(result.output)] == ["broker", "coordinator", "rpi1"]
     assert register.load(config.authority_root).members["rpi1"].role == "device"
+
+
+@pytest.mark.parametrize("name", ["rpi 1", "../../evil", "Rpi1", "rpi_1", "-rpi", "", "r" * 33, "rpi1\n"])
+def test_a_name_that_no_device_could_join_under_is_enrolled_nowhere(
+    config: ServeConfig, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "to").mkdir()
+    before = contents(tmp_path)
+    result = CliRunner().invoke(main, ["enroll", "--out", config.folder, "--to", str(tmp_path / "to"), "--", name])
+    assert result.exit_code == 78, result.output
+    assert "is not a valid name; use 1 to 32 of a-z, 0-9 and -" in result.output
+    assert contents(tmp_path) == before
+
+
+def test_a_bad_name_in_an_earlier_record_reaches_no_list(config: ServeConfig, rpi1: Bundle) -> None:  # noqa: ARG001
+    known = register.load(config.authority_root)
+    old = msgspec.structs.replace(known, members={**known.members, "rpi 1": known.members["rpi1"]})
+    assert set(parse_peers(old.peers("device"))) == {"rpi1"}

@@ -15,6 +15,7 @@ from broker.findings import (
     Throughput,
 )
 from broker.verdict import judge
+from common.config import TransferConfig
 
 GOOD = Findings(
     address="127.0.0.1:1883",
@@ -66,6 +67,9 @@ def test_short_queue_lowers_the_credit_and_never_below_what_the_key_allows() -> 
     assert judge(replace(GOOD, slow=Queue(1500, 30, is_ordered=True))).settings == {"transfer.credit_chunks": 15}
     assert judge(replace(GOOD, slow=Queue(1500, 0, is_ordered=True))).settings == {"transfer.credit_chunks": 2}
     assert judge(replace(GOOD, slow=Queue(1500, 1020, is_ordered=True))).settings == {}
+    assert judge(replace(GOOD, slow=Queue(1500, 200, is_ordered=True))).settings == {}
+    least = 2 * TransferConfig().credit_chunks
+    assert judge(replace(GOOD, slow=Queue(1500, least - 1, is_ordered=True))).settings != {}
     assert judge(replace(GOOD, slow=Queue(40, 40, is_ordered=True))).settings == {}  # a slow link, nothing lost
 
 

@@ -48,6 +48,7 @@ def test_a_good_file(tmp_path: Path) -> None:
         ("name: pi\nbroker: {tls: {}}", ["'broker.tls.ca'", "missing"]),
         ("", ["'name'", "missing"]),
         ("name: 3", ["'name'", "expected `str`, got `int`"]),
+        ("name: pi\nbroker: {protocol: 3x1x1}", ["'broker.protocol'", "3x1x1"]),
         ("name: pi\nbroker: {port: many}", ["'broker.port'", "expected `int`"]),
         ("name: pi\nbroker: {port: 70000}", ["'broker.port'", "65535"]),
         ("name: pi\nbroker: 127.0.0.1", ["'broker'", "expected `object`"]),

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import pytest
 from msgspec.structs import replace
@@ -63,7 +64,9 @@ def server(talk: Callable[[socket.socket], None]) -> Iterator[BrokerConfig]:
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-def test_what_is_published_comes_back_window_after_window(mosquitto: BrokerConfig, protocol: str) -> None:
+def test_what_is_published_comes_back_window_after_window(
+    mosquitto: BrokerConfig, protocol: Literal["5", "3.1.1"]
+) -> None:
     name = f"echo-{protocol[0]}"
     with linked(BrokerConfig(port=mosquitto.port, protocol=protocol), name) as (link, inbox):
         up = await_(inbox, Up)[0]

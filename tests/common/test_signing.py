@@ -1,7 +1,9 @@
 """What is signed is heard once; what was forged, changed, moved or said before is refused, and by name."""
 
 import base64
+import os
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -219,6 +221,42 @@ def test_epochs_grow_also_when_the_clock_goes_back(tmp_path: Path, monkeypatch: 
     assert next_epoch(path) == 1000
     monkeypatch.setattr("time.time", lambda: 5.0)
     assert [next_epoch(path), next_epoch(path)] == [1001, 1002]
+
+
+@pytest.mark.parametrize("kept", ["", "x", "9" * 30, "-4"])
+def test_an_epoch_that_is_lost_or_damaged_begins_at_the_clock(tmp_path: Path, kept: str) -> None:
+    (tmp_path / "epoch").write_text(kept)
+    before = int(time.time())
+    assert before <= next_epoch(tmp_path / "epoch") <= before + 60
+
+
+def test_an_epoch_that_cannot_be_kept_counts_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "epoch").write_text("99999999999")
+    (tmp_path / ".epoch.tmp").mkdir()  # nothing can be written beside it
+    assert next_epoch(tmp_path / "epoch") == 100_000_000_000
+
+
+def test_what_was_heard_is_on_the_disk_before_its_file_is_replaced(
+    keys: Party, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    sync, replace = os.fsync, Path.replace
+
+    def synced(descriptor: int) -> None:
+        done.append("synced")
+        sync(descriptor)
+
+    def replaced(self: Path, target: Path) -> Path:
+        done.append("replaced")
+        return replace(self, target)
+
+    monkeypatch.setattr("os.fsync", synced)
+    monkeypatch.setattr(Path, "replace", replaced)
+    coordinator = Signer(keys("coordinator", "rpi1"), epoch=3)
+    Verifier(keys("rpi1", "coordinator"), tmp_path / "heard.json").story(
+        STATUS, coordinator.story(STATUS, status()), "coordinator"
+    )
+    assert done == ["synced", "replaced", "synced"]  # the content, the name, the folder
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_a_revoked_device_leaves_the_round_and_is_told_of(
     signer = Signer(signing, epoch=1)
     reception.admit(topics.parse(STATUS), signer.story(STATUS, HERE), 5)
     assert reception.revoked() == []
-    peers.write_text("")
+    peers.write_text("# nobody\n")
     reason = "its keys were revoked"
     assert reception.revoked() == [events.Left(device="pi"), events.Failed(device="pi", reason=reason)]
     assert reception.revoked() == []

@@ -110,6 +110,18 @@ def test_a_folder_that_is_gone_has_no_free_disk(tmp_path: Path) -> None:
     assert read_health(tmp_path, tmp_path / "gone").disk_free_bytes is None
 
 
+@pytest.mark.parametrize("meminfo", [None, "", "MemTotal: 1 kB\n", "MemFree: lots\n"])
+def test_memory_that_proc_does_not_tell_is_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meminfo: str | None
+) -> None:
+    if meminfo is not None:
+        (tmp_path / "meminfo").write_text(meminfo)
+    monkeypatch.setattr("psutil.PROCFS_PATH", str(tmp_path))
+    health = read_health(tmp_path, tmp_path)
+    assert health.memory_free_bytes is None
+    assert health.disk_free_bytes
+
+
 def test_the_keeper_of_the_clock_leaves_a_mark(tmp_path: Path) -> None:
     assert not is_timesyncd_right(tmp_path)
     assert is_timesyncd_right(machine(tmp_path, {"run/systemd/timesync/synchronized": ""}))

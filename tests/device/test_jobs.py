@@ -1,5 +1,6 @@
 """The training process as the daemon sees it: a real child with a tiny learner."""
 
+import errno
 import os
 import queue
 import signal
@@ -20,6 +21,7 @@ from common.blobs import BlobStore
 from common.config import DataConfig
 from common.messages import ModelChoice, Plan
 from common.weights import TensorSpec, pack
+from device import runner
 from device.config import TrainerConfig
 from device.jobs import Done, Failure, Job, JobEvent, Progress, TrainingProcess
 
@@ -203,6 +205,21 @@ def test_a_process_that_ends_by_itself_is_one_failed_job(make: Make) -> None:
     bench.process.start(bench.job("exit"), 0.0)
     bench.pid()
     assert "exit code 3" in bench.reason()
+
+
+def test_a_container_that_forbids_niceness_and_oom_score_trains_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbid(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    served: list[int] = []
+    ours, theirs = socket.socketpair()
+    monkeypatch.setattr("os.nice", forbid)
+    monkeypatch.setattr(Path, "write_text", forbid)
+    monkeypatch.setattr(runner, "_serve", lambda connection: served.append(connection.fileno()))
+    monkeypatch.setattr("sys.argv", ["runner", str(theirs.fileno()), "5"])
+    with ours, theirs:
+        runner.main()
+        assert served == [theirs.detach()]
 
 
 def test_a_process_that_died_between_two_jobs_is_replaced(make: Make) -> None:
