@@ -1,1 +1,1 @@
-"""The broker tools: start one, render its configuration, find out what a live one really does."""
+"""fedpi's broker tools: start one, render its configuration, find out what a live one really does."""

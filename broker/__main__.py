@@ -1,5 +1,5 @@
 """Run `python -m broker` as `fedpi-broker`."""
 
-from broker.cli import main
+from fedpi import broker
 
-main(prog_name="fedpi-broker")
+broker()

@@ -8,14 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from common.command import Commands, console, json_option, print_json, table, verbose_option
+from common.command import (
+    Commands,
+    console,
+    json_option,
+    print_json,
+    table,
+    usual_config,
+    verbose_option,
+    version_option,
+)
 from common.stopping import stop_on
 
 if TYPE_CHECKING:
     from broker.settings import ServeConfig
     from common.config import BrokerConfig
 
-USUAL_CONFIG = Path("/etc/fedpi/broker.yaml")
+USUAL_CONFIG = usual_config("broker")
 
 config_option = click.option(
     "--config",
@@ -31,6 +40,7 @@ to_option = click.option(
 
 
 @click.group(cls=Commands)
+@version_option
 def main() -> None:
     """Prepare, run and check the MQTT broker of a federation."""
 

@@ -1,1 +1,1 @@
-"""The contract that coordinator, devices and broker tools share."""
+"""The contract that coordinator, devices and broker tools of fedpi share."""

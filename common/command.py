@@ -5,7 +5,8 @@ Imports no more than click at the top, so that `--help` answers at once.
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -72,6 +73,27 @@ verbose_option = click.option(
     help="Log every detail to stderr.",
 )
 """Decorates a command that logs: sets logging up before it runs."""
+
+
+def usual_config(role: str) -> Path:
+    """Name the file that a command of `role` reads unless `--config` names another."""
+    return Path("/etc/fedpi") / f"{role}.yaml"
+
+
+def config_option_of(role: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return what decorates a command that reads the configuration of `role`; its parameter is `config_path`."""
+    return click.option(
+        "--config",
+        "config_path",
+        type=click.Path(path_type=Path),
+        default=usual_config(role),
+        show_default=True,
+        help=f"The {role}'s YAML file.",
+    )
+
+
+version_option = click.version_option(package_name="fedpi")
+"""Decorates a group: `--version` prints which fedpi this is."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 """Decorates a command; its parameter is `as_json`."""

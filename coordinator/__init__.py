@@ -1,1 +1,1 @@
-"""The coordinator: opens rounds, collects updates, averages them into the next global model."""
+"""The coordinator of fedpi: opens rounds, collects updates, averages them into the next global model."""

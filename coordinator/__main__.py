@@ -1,5 +1,5 @@
 """Run `python -m coordinator` as `fedpi-coordinator`."""
 
-from coordinator.cli import main
+from fedpi import coordinator
 
-main(prog_name="fedpi-coordinator")
+coordinator()

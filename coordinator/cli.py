@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from common.command import Commands, console, json_option, print_json, printable, verbose_option
+from common.command import (
+    Commands,
+    config_option_of,
+    console,
+    json_option,
+    print_json,
+    printable,
+    verbose_option,
+    version_option,
+)
 from common.learning.commands import train
 from common.stopping import stop_on
 from coordinator.experiments import evaluate, plot
@@ -17,13 +26,11 @@ if TYPE_CHECKING:
     from coordinator.config import CoordinatorConfig
     from coordinator.store import Store
 
-config_option = click.option(
-    "--config", "config_path", type=click.Path(path_type=Path), required=True, help="The coordinator's YAML file."
-)
+config_option = config_option_of("coordinator")
 
 
 @click.group(cls=Commands)
-@click.version_option(package_name="fedpi")
+@version_option
 def main() -> None:
     """Run federated rounds over MQTT, and see what became of them."""
 

@@ -8,6 +8,7 @@ import msgspec
 from common.config import BrokerConfig, Config, DataConfig, Port, SigningConfig, TransferConfig, load
 from common.errors import ConfigError
 from common.messages import DeviceId, Label, ModelChoice, Pattern, Plan, Ref
+from common.python import Folders, extend_path
 from coordinator.admission import Limits
 from coordinator.method import VALIDATION, Method
 from coordinator.round import Rules
@@ -85,6 +86,8 @@ class CoordinatorConfig(Config, frozen=True):
     broker: BrokerConfig = BrokerConfig()
     signing: SigningConfig | None = None
     models: dict[str, str] = {}  # noqa: RUF012 - msgspec copies defaults
+    python_path: Folders = ()
+    """Folders of your own modules, which `models` and `data.loader` name; `read_config` adds them to sys.path."""
     initial: InitialConfig = InitialConfig()
     data: DataConfig = DataConfig()
     training: TrainingConfig = TrainingConfig()
@@ -169,6 +172,7 @@ class WatchConfig(msgspec.Struct, frozen=True):
 def read_config(path: Path) -> CoordinatorConfig:
     """Read and check the file; raises ConfigError."""
     config = load(path, CoordinatorConfig)
+    extend_path(config.python_path)
     if config.round.minimum > config.round.goal:
         raise ConfigError(
             f"{path}: round.minimum ({config.round.minimum}) is above round.goal ({config.round.goal}); lower it"

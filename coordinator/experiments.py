@@ -5,14 +5,20 @@ from typing import Any
 
 import click
 
-from common.command import console, json_option, print_json
+from common.command import config_option_of, console, json_option, print_json, usual_config
 from common.errors import ConfigError
 from common.learning.commands import PATH, data_options, model_options, read_model, show_comparison
 
 
 @click.command()
 @click.argument("after", metavar="[MODEL]", type=PATH, required=False)
-@click.option("--config", "config_path", type=PATH, help="The coordinator's YAML file: measure its live global model.")
+@click.option(
+    "--config",
+    "config_path",
+    type=PATH,
+    help="The coordinator's YAML file: measure its live global model. Without MODEL: "
+    f"[default: {usual_config('coordinator')}]",
+)
 @click.option("--before", type=PATH, help="A model file to compare with, such as the one before the rounds.")
 @click.option("--site", "sites", multiple=True, help="Whose held-back part of a split; give it for each site.")
 @data_options
@@ -26,8 +32,10 @@ def evaluate(after: Path | None, config_path: Path | None, before: Path | None, 
     """
     from common.learning.offline import file_learner
 
-    if (after is None) == (config_path is None):
+    if after is not None and config_path is not None:
         raise ConfigError("name a model file or --config, one of the two")
+    if after is None and config_path is None:
+        config_path = usual_config("coordinator")
     recipe = read_model(config_path or flags["recipe"], flags["model"], flags["options"], {})
     learner = file_learner(recipe)
     models = {"before": learner.read(before)} if before else {}
@@ -61,7 +69,7 @@ def _held_back(config_path: Path) -> Path:
 
 
 @click.command()
-@click.option("--config", "config_path", type=PATH, required=True, help="The coordinator's YAML file.")
+@config_option_of("coordinator")
 @click.option("--out", type=PATH, required=True, help="Folder to write into.")
 @json_option
 def plot(config_path: Path, out: Path, as_json: bool) -> None:

@@ -15,6 +15,7 @@ from common.blobs import BlobStore
 from common.errors import ConfigError, FedpiError, PeerError, WorkError
 from common.learning.seam import Learner, Site, build, load
 from common.messages import Plan, Ref
+from common.python import child_command
 from common.weights import Spec, Tensor, pack, validate
 from coordinator.config import CoordinatorConfig, read_config
 
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 def make_initial(config_path: Path, config: CoordinatorConfig, blobs: BlobStore) -> Ref:
     """Make the first global model in a child process and store it. Raises WorkError with the child's own sentence."""
     log.info("making the initial model: %s from %s", config.model.name, config.initial.source)
-    command = [sys.executable, "-m", "coordinator.initial", str(config_path)]
+    command = child_command("coordinator.initial", str(config_path))
     child = subprocess.run(command, check=False, stdin=subprocess.DEVNULL)
     if child.returncode != 0:
         kind = ConfigError if child.returncode == ConfigError.exit_code else WorkError

@@ -1,1 +1,1 @@
-"""The device: trains on its own images, sends the update, serves the released model."""
+"""The device of fedpi: trains on its own images, sends the update, serves the released model."""

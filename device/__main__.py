@@ -1,5 +1,5 @@
 """Run `python -m device` as `fedpi-device`."""
 
-from device.cli import main
+from fedpi import device
 
-main(prog_name="fedpi-device")
+device()

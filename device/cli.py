@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from common.command import Commands, console, json_option, print_json, table, verbose_option
+from common.command import (
+    Commands,
+    config_option_of,
+    console,
+    json_option,
+    print_json,
+    table,
+    verbose_option,
+    version_option,
+)
 from common.errors import DataError
 from common.learning.commands import evaluate, export, train
 from common.stopping import stop_on
@@ -16,13 +25,11 @@ if TYPE_CHECKING:
     from device.config import DeviceConfig
     from device.inference import Classifier
 
-config_option = click.option(
-    "--config", "config_path", type=click.Path(path_type=Path), required=True, help="The device's YAML file."
-)
+config_option = config_option_of("device")
 
 
 @click.group(cls=Commands)
-@click.version_option(package_name="fedpi")
+@version_option
 def main() -> None:
     """Take part in a federation: train on this machine's own images, serve the released model."""
 

@@ -7,6 +7,7 @@ import msgspec
 
 from common.config import BrokerConfig, Config, DataConfig, PositiveSeconds, SigningConfig, TransferConfig, load
 from common.messages import DeviceId
+from common.python import Folders, extend_path
 
 
 class TrainerConfig(Config, frozen=True):
@@ -62,6 +63,8 @@ class DeviceConfig(Config, frozen=True):
     data: DataConfig = DataConfig()
     models: dict[str, str] = {}  # noqa: RUF012 - msgspec copies defaults
     """Models of your own that the coordinator may name, each as `package.module:function`."""
+    python_path: Folders = ()
+    """Folders of your own modules, which `models` and `data.loader` name; `read_config` adds them to sys.path."""
     trainer: TrainerConfig = TrainerConfig()
     serving: ServingConfig = ServingConfig()
     health: HealthConfig = HealthConfig()
@@ -76,4 +79,6 @@ class DeviceConfig(Config, frozen=True):
 
 def read_config(path: Path) -> DeviceConfig:
     """Read and check the file; raises ConfigError."""
-    return load(path, DeviceConfig)
+    config = load(path, DeviceConfig)
+    extend_path(config.python_path)
+    return config

@@ -296,6 +296,7 @@ class Daemon:
             personal=str(self._store.folder / "personal"),
             data=self._config.data,
             models=self._config.models,
+            python_path=self._config.python_path,
         )
         self._trainer.start(job, now)
 

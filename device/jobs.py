@@ -9,7 +9,6 @@ import logging
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from io import BufferedReader
@@ -19,6 +18,7 @@ import psutil
 
 from common.config import DataConfig
 from common.messages import Metrics, Plan
+from common.python import Folders, child_command
 from device.config import TrainerConfig
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     personal: str
     data: DataConfig
     models: dict[str, str]
+    python_path: Folders = ()
 
 
 class Progress(msgspec.Struct, frozen=True, tag=True):
@@ -148,7 +149,7 @@ class TrainingProcess:
     def _spawn(self) -> None:
         self._end_child()  # one that has ended by itself still has its socket
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "device.runner", str(theirs.fileno()), str(self._config.niceness)]
+        command = child_command("device.runner", str(theirs.fileno()), str(self._config.niceness))
         self._socket = ours
         with theirs:
             self._child = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)

@@ -22,6 +22,7 @@ from common.learning.course import chart, hold_out, seeded
 from common.learning.personal import overlay, places
 from common.learning.seam import Examples, Learner, Site, build, load
 from common.messages import FIGURE_MAX, Metrics, ModelChoice
+from common.python import extend_path
 from common.weights import Spec, Tensor, difference, unpack, update_of
 from device.jobs import Done, Failure, Job, JobEvent, Progress
 from device.personal import PersonalLayers
@@ -38,6 +39,7 @@ class Workshop:
 
     def run(self, job: Job, emit: _Emit) -> None:
         """Train and write the update; raises FedpiError."""
+        extend_path(job.python_path)
         learner = self._learner_for(job)
         spec, base = _read_weights(job)
         if (reason := difference(spec, learner.spec())) is not None:

@@ -3,11 +3,11 @@
 import contextlib
 import logging
 import subprocess
-import sys
 
 import msgspec
 
 from common.journal import tags
+from common.python import child_command
 from device.config import DeviceConfig
 from device.jobs import cause_of
 from device.store import current_release
@@ -66,7 +66,7 @@ class ServingChild:
         if self._config.serving.process == "off" or current_release(self._config.folder) is None:
             self._start_at = now + WAIT_S
             return
-        self._child = subprocess.Popen([sys.executable, "-m", "device.serving"], stdin=subprocess.PIPE)
+        self._child = subprocess.Popen(child_command("device.serving"), stdin=subprocess.PIPE)
         self._started_at = now
         assert self._child.stdin is not None  # noqa: S101 - asked for above
         with contextlib.suppress(OSError):  # a child that is gone is found by the next tick

@@ -8,6 +8,7 @@ import msgspec
 from common.config import Config, convert, load
 from common.errors import ConfigError
 from common.messages import ModelChoice, Plan
+from common.python import Folders, extend_path
 
 
 class Training(Config, frozen=True):
@@ -31,6 +32,7 @@ class Recipe(Config, frozen=True):
 
     model: ModelChoice = ModelChoice(name="simple_cnn")
     models: dict[str, str] = {}  # noqa: RUF012 - msgspec copies defaults
+    python_path: Folders = ()
     training: Training = Training()
 
     @property
@@ -57,6 +59,7 @@ def read_recipe(path: Path | None, model: str | None, options: dict[str, Any], t
     recipe = convert({**plain, "model": chosen, "training": trained}, Recipe, str(path or "the command line"))
     if recipe.training.patience and not recipe.training.validation_share:
         raise ConfigError("training.patience needs images to validate on; set training.validation_share")
+    extend_path(recipe.python_path)
     return recipe
 
 

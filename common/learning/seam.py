@@ -119,7 +119,7 @@ def resolve(entry: str, key: str) -> Callable[..., Any]:
     try:
         found = getattr(importlib.import_module(module), name)
     except ImportError as error:
-        hint = LEARNING if error.name in FRAMEWORK else "check the name and the Python path"
+        hint = LEARNING if error.name in FRAMEWORK else "check the name, and name its folder under python_path"
         raise ConfigError(f"{key}: cannot import {module!r} ({error}); {hint}") from error
     except AttributeError as error:
         raise ConfigError(f"{key}: {module!r} has no function {name!r}") from error

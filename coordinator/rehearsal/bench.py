@@ -3,7 +3,6 @@
 import json
 import statistics
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +12,7 @@ import msgspec
 from common.errors import WorkError
 from common.learning.seam import build
 from common.messages import ModelChoice
+from common.python import child_command
 from common.weights import nbytes
 from coordinator.rehearsal.federation import Federation
 
@@ -63,7 +63,7 @@ def bench(folder: Path, sizes: Sequence[int], rounds: int, tell: Tell) -> Report
 
 
 def _measure_bare(folder: Path, devices: int, size: int, rounds: int) -> dict[str, object]:
-    bare = [sys.executable, "-m", "coordinator.rehearsal.bare"]
+    bare = child_command("coordinator.rehearsal.bare")
     with Federation(folder) as federation:
         federation.start_broker("mosquitto")
         port = str(federation.port)

@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from common.errors import ConfigError, WorkError
 from common.learning.evaluation import THRESHOLD
 from common.learning.seam import build
 from common.messages import Metrics, ModelChoice
+from common.python import child_command
 from coordinator.rehearsal.asking import Answer, Asker
 from coordinator.rehearsal.assessment import Assessment, Unseen
 from coordinator.rehearsal.federation import FEDERATION, Federation, last_line, run
@@ -149,7 +149,7 @@ class Demo:
     def _run_rounds(self, federation: Federation) -> None:
         self._say(f"Running {self._recipe.rounds} federated rounds")
         config = str(federation.config("coordinator"))
-        command = [sys.executable, "-m", "coordinator", "start", "--config", config]
+        command = child_command("coordinator", "start", "--config", config)
         done = subprocess.run([*command, "--rounds", str(self._recipe.rounds)], check=False, env=federation.environment)
         if done.returncode != 0:
             raise WorkError(f"the rounds did not all commit (exit code {done.returncode}); logs: {self._folder}/logs")

@@ -14,6 +14,7 @@ from typing import Any, Self
 import yaml
 
 from common.errors import WorkError
+from common.python import child_command
 from coordinator.store import Run, Store
 
 FEDERATION = "rehearsal"
@@ -30,7 +31,7 @@ class Process:
         self.log = log
         with log.open("ab") as out:
             self._popen = subprocess.Popen(
-                [sys.executable, *command], stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=_environment()
+                [sys.executable, "-P", *command], stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=_environment()
             )
 
     @property
@@ -222,7 +223,7 @@ class Federation:
 def run(command: list[str], log: Path) -> str:
     """Run one of fedpi's commands to its end; returns what it printed. Raises WorkError with its own sentence."""
     done = subprocess.run(
-        [sys.executable, "-m", *command],
+        child_command(*command),
         check=False,
         capture_output=True,
         text=True,

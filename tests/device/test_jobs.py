@@ -20,6 +20,7 @@ import pytest
 from common.blobs import BlobStore
 from common.config import DataConfig
 from common.messages import ModelChoice, Plan
+from common.python import child_command
 from common.weights import TensorSpec, pack
 from device import runner
 from device.config import TrainerConfig
@@ -27,7 +28,6 @@ from device.jobs import Done, Failure, Job, JobEvent, Progress, TrainingProcess
 
 pytestmark = pytest.mark.system
 
-ROOT = str(Path(__file__).parents[2])
 SPEC = (TensorSpec("w", (4,), "float32"), TensorSpec("steps", (2,), "int64"))
 BASE = [np.arange(4, dtype=np.float32), np.array([7, 8])]
 LEARNER = """
@@ -97,6 +97,7 @@ class Bench:
             personal=str(self.folder / "personal"),
             data=DataConfig(loader="tiny_learner:load"),
             models={"tiny": "tiny_learner:make"},
+            python_path=str(self.folder),
         )
 
     def next(self, now: float = 0.0) -> JobEvent:
@@ -131,7 +132,9 @@ Make = Callable[..., Bench]
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     (tmp_path / "tiny_learner.py").write_text(LEARNER)
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
+    for name in ("common", "device"):  # where users keep files of these names, too
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('not fedpi')")
+    monkeypatch.chdir(tmp_path)
     made: list[Bench] = []
 
     def bench(**config: Any) -> Bench:
@@ -311,7 +314,7 @@ def test_the_process_ends_when_the_daemon_is_gone(make: Make, is_heard: bool) ->
     """Even in the middle of a training, and without a word, also where the daemon has left its last one unread."""
     bench = make()
     ours, theirs = socket.socketpair()
-    command = [sys.executable, "-m", "device.runner", str(theirs.fileno()), "0"]
+    command = child_command("device.runner", str(theirs.fileno()), "0")
     child = subprocess.Popen(command, pass_fds=[theirs.fileno()], stderr=subprocess.PIPE, text=True)
     theirs.close()
     ours.sendall(msgspec.json.encode(bench.job("hang")) + b"\n")

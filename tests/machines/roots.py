@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = "systemd-sysv,dbus,python3-venv,mosquitto,mosquitto-clients,iproute2,ca-certificates,procps"
+PACKAGES = "systemd-sysv,dbus,python3-venv,mosquitto,mosquitto-clients,iproute2,ca-certificates,procps,sudo"
 SUITES = {"bookworm": ("3.11", 36), "trixie": ("3.13", 41)}
 """Python and the C library (2.N) of each release of Debian."""
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
@@ -86,4 +86,4 @@ def _requirements() -> list[str]:
     document = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     extras = document["project"]["optional-dependencies"]
     needs = [*document["build-system"]["requires"], "wheel", *document["project"]["dependencies"]]
-    return [*needs, *(need for extra in ("learning", "inference", "metrics") for need in extras[extra])]
+    return [*needs, *(need for extra in ("learning", "inference", "metrics", "tools") for need in extras[extra])]

@@ -46,10 +46,9 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveFederation]:
     """Two of three devices name a model of their own in their configuration, and it fails there."""
     folder = tmp_path_factory.mktemp("failing")
     (folder / "stubborn.py").write_text(STUBBORN)
-    with pytest.MonkeyPatch.context() as patch, LiveFederation(folder, EXAMPLES) as federation:
-        patch.setenv("PYTHONPATH", str(folder))
+    with LiveFederation(folder, EXAMPLES) as federation:
         own = {"rpi2": "stubborn:forgetful", "rpi3": "stubborn:mortal"}
-        devices = {device: {"models": {"numpy": entry}} for device, entry in own.items()}
+        devices = {device: {"models": {"numpy": entry}, "python_path": [str(folder)]} for device, entry in own.items()}
         yield federation.begin("mosquitto", devices=devices, round={"goal": 3, "minimum": 1})
 
 

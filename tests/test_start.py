@@ -1,0 +1,115 @@
+"""How the programs start: beside other people's modules that have the names of fedpi's packages."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import fedpi
+from broker.cli import main as broker
+from common.errors import ConfigError
+from common.python import child_command, extend_path
+from coordinator.cli import main as coordinator
+from device.cli import main as device
+
+ROLES = ("broker", "coordinator", "device")
+OTHERS = "raise SystemExit('somebody else')\n"
+
+
+def start(*words: str | Path, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment: Mapping[str, str] = {**os.environ, **variables}
+    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def program(role: str) -> Path:
+    return Path(sys.executable).parent / f"fedpi-{role}"
+
+
+@pytest.mark.parametrize("name", fedpi.PACKAGES)
+@pytest.mark.parametrize("form", ["{}.py", "{}/__init__.py"])
+def test_a_package_that_comes_from_elsewhere_is_named_with_its_path_and_the_cure(
+    tmp_path: Path, name: str, form: str
+) -> None:
+    theirs = tmp_path / form.format(name)
+    theirs.parent.mkdir(exist_ok=True)
+    theirs.write_text(OTHERS)
+    done = start(program("device"), "--version", folder=tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.returncode == ConfigError.exit_code == fedpi.WRONG_SETTINGS
+    assert done.stderr.startswith(f"fedpi-device: the package '{name}' comes from {theirs} instead of ")
+    assert "rename that file or folder" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_files_of_those_names_in_the_working_folder_disturb_no_program(tmp_path: Path, role: str) -> None:
+    for name in fedpi.PACKAGES:
+        (tmp_path / f"{name}.py").write_text(OTHERS)
+    done = start(program(role), "--version", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"fedpi-{role}, version ")
+
+
+def test_a_child_does_not_look_into_the_working_folder(tmp_path: Path) -> None:
+    (tmp_path / "common.py").write_text(OTHERS)
+    assert start(sys.executable, "-m", "device", "--version", folder=tmp_path).returncode == ConfigError.exit_code
+    assert start(*child_command("device", "--version"), folder=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_module_starts_every_program(tmp_path: Path, role: str) -> None:
+    done = start(sys.executable, "-m", "fedpi", role, "--version", folder=tmp_path)
+    assert done.stdout.startswith(f"fedpi-{role}, version ")
+    assert start(sys.executable, "-m", role, "--version", folder=tmp_path).stdout == done.stdout
+
+
+@pytest.mark.parametrize("words", [(), ("nobody",)])
+def test_wrong_use_of_the_module_is_told(tmp_path: Path, words: tuple[str, ...]) -> None:
+    done = start(sys.executable, "-m", "fedpi", *words, folder=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "broker,coordinator,device" in done.stderr
+
+
+@pytest.mark.parametrize(("role", "group"), [("broker", broker), ("coordinator", coordinator), ("device", device)])
+def test_every_program_has_a_version_and_the_same_place_for_its_configuration(role: str, group: object) -> None:
+    assert CliRunner().invoke(group, ["--version"]).exit_code == 0  # type: ignore[arg-type]  # all are groups
+    subcommand = {"broker": "enrolled", "coordinator": "status", "device": "check"}[role]
+    options = group.commands[subcommand].params  # type: ignore[attr-defined]
+    (config,) = (option for option in options if "--config" in option.opts)
+    assert f"/etc/fedpi/{role}.yaml" in f"{config.default} {config.help}"
+    assert not config.required
+
+
+# ---- folders of users' code -----------------------------------------------------------------
+
+
+@pytest.fixture
+def path(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    kept = list(sys.path)
+    monkeypatch.setattr(sys, "path", kept)
+    return kept
+
+
+def test_folders_of_users_code_come_last_and_once(
+    tmp_path: Path, path: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, home = list(path), tmp_path / "home"
+    (home / "models").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    extend_path("~/models")
+    extend_path((str(tmp_path), "~/models"))
+    assert path == [*before, str(home / "models"), str(tmp_path)]
+
+
+@pytest.mark.parametrize(
+    ("folder", "told"), [("{}/none", "is no folder"), ("~nobody-of-this-name/models", "there is no such user here")]
+)
+def test_a_folder_that_cannot_be_is_one_sentence(tmp_path: Path, path: list[str], folder: str, told: str) -> None:
+    before = list(path)
+    with pytest.raises(ConfigError, match=rf"^python_path: .*{told}"):
+        extend_path(folder.format(tmp_path))
+    assert path == before
