@@ -26,7 +26,7 @@ from common.chunks import (
     zeros_digest,
 )
 from common.errors import DataError, PeerError
-from common.files import disk_error, sync
+from common.files import disk_error, hand_over, make_folder, sync
 from common.messages import Ref
 from common.weights import Spec
 
@@ -51,8 +51,9 @@ class BlobStore:
     def __init__(self, root: Path, *, spare: Path | None = None) -> None:
         self._root = root
         self._spare = spare
-        self._open: dict[Path, int] = {}
-        root.mkdir(parents=True, exist_ok=True)
+        self._open: dict[tuple[Path, int], int] = {}
+        """Descriptors by path and by how they were opened."""
+        make_folder(root)
 
     def body(self, blob: str) -> Path:
         """Path of the bytes of a complete blob."""
@@ -131,6 +132,8 @@ class BlobStore:
     def _publish(self, source: Path, head: Head) -> Ref:
         packed, ref = encode_head(head)
         self.head_path(ref.id).write_bytes(packed)
+        for path in (self.head_path(ref.id), source):
+            hand_over(path, like=self._root)
         source.replace(self.body(ref.id))
         return ref
 
@@ -142,12 +145,35 @@ class BlobStore:
         except OSError as error:
             raise disk_error(f"{self.body(blob)}: cannot make it durable", error) from error
 
-    def read(self, ref: Ref, layout: Layout, index: int) -> bytes:
-        """Return chunk `index` of the stream of a complete blob."""
+    def read(self, ref: Ref, layout: Layout, index: int, *, is_checked: bool = False) -> bytes:
+        """Return chunk `index` of the stream of a complete blob, if wanted checked against the head's digest.
+
+        Raises DataError where a file cannot be read or is damaged.
+        """
         offset, length = layout.span(index)
         if index < layout.head_chunks:
-            return self.packed_head(ref.id)[offset : offset + length]
-        return self._pread(self.body(ref.id), offset, length)
+            path, data = self.head_path(ref.id), self.packed_head(ref.id)[offset : offset + length]
+        else:
+            path = self.body(ref.id)
+            data = self._pread(path, offset, length)
+        if len(data) != length:
+            raise DataError(f"{path}: the file is damaged, it is too short")
+        if is_checked and index >= layout.head_chunks:
+            digest = self._whole_head(ref).digest(index - layout.head_chunks)
+            if digest_of(data) != digest:
+                raise DataError(f"{path}: the file is damaged, its content does not have the digests that name it")
+        return data
+
+    def verify(self, ref: Ref) -> None:
+        """See that a complete blob is what its name and its head say; raises DataError where it is not."""
+        path, head = self.body(ref.id), self._whole_head(ref)
+        self._close(path)  # another process may have replaced the file
+        try:
+            is_whole = path.stat().st_size == head.size and self._intact(path, head) == full_body(head)
+        except OSError as error:
+            raise DataError(f"{path}: cannot read: {error.strerror}") from error
+        if not is_whole:
+            raise DataError(f"{path}: the file is damaged, its content does not have the digests that name it")
 
     def prepare(self, ref: Ref, head: Head, packed: bytes, sources: Iterable[str] = ()) -> int:
         """Keep the head and make the part ready; returns the bitmap of body chunks that need not travel.
@@ -161,6 +187,8 @@ class BlobStore:
             self.head_path(ref.id).write_bytes(packed)
             is_recycled = is_new and self.recycle(self.part(ref.id))
             descriptor = self._descriptor(self.part(ref.id), os.O_RDWR | os.O_CREAT)
+            for path in (self.head_path(ref.id), self.part(ref.id)):
+                hand_over(path, like=self._root)
             os.ftruncate(descriptor, head.size)
             if head.size:
                 os.posix_fallocate(descriptor, 0, head.size)
@@ -200,7 +228,7 @@ class BlobStore:
         with contextlib.suppress(PeerError, DataError):
             ref = self.ref(blob)
             head = self.head(ref)
-            is_whole = self._intact(self.body(blob), head) == full(Layout(0, head.size, head.chunk_bytes).total)
+            is_whole = self._intact(self.body(blob), head) == full_body(head)
             is_good = ref.id == blob and is_whole and self.body(blob).stat().st_size == head.size
         self._close(self.body(blob))
         if not is_good:
@@ -232,8 +260,14 @@ class BlobStore:
 
     def close(self) -> None:
         """Close all files."""
-        for path in list(self._open):
+        for path, _ in list(self._open):
             self._close(path)
+
+    def _whole_head(self, ref: Ref) -> Head:
+        try:
+            return self.head(ref)
+        except PeerError as error:
+            raise DataError(f"{self.head_path(ref.id)}: the file is damaged: {error}") from error
 
     # ---- what need not travel ---------------------------------------------------------------
 
@@ -284,13 +318,16 @@ class BlobStore:
     # ---- files ------------------------------------------------------------------------------
 
     def _descriptor(self, path: Path, flags: int) -> int:
-        if path not in self._open:
-            self._open[path] = os.open(path, flags, 0o600)
-        return self._open[path]
+        key = path, flags & os.O_ACCMODE
+        if key not in self._open:
+            self._open[key] = os.open(path, flags, 0o600)
+        return self._open[key]
 
     def _pread(self, path: Path, offset: int, length: int) -> bytes:
+        """Read a part as it is written, anything else for reading only: what root made may not be written by others."""
         try:
-            return os.pread(self._descriptor(path, os.O_RDWR), length, offset)
+            how = os.O_RDWR if (path, os.O_RDWR) in self._open else os.O_RDONLY
+            return os.pread(self._descriptor(path, how), length, offset)
         except OSError as error:
             raise DataError(f"{path}: cannot read: {error.strerror}") from error
 
@@ -299,26 +336,11 @@ class BlobStore:
         path.unlink(missing_ok=True)
 
     def _close(self, path: Path) -> None:
-        if (descriptor := self._open.pop(path, None)) is not None:
-            os.close(descriptor)
+        for how in (os.O_RDONLY, os.O_RDWR):
+            if (descriptor := self._open.pop((path, how), None)) is not None:
+                os.close(descriptor)
 
 
-def read_verified(body: Path) -> bytes:
-    """Return the bytes of the complete blob whose body is the file `body`, checked against its name and its head.
-
-    Raises DataError where a file cannot be read or is damaged.
-    """
-    try:
-        packed, data = body.with_suffix(".head").read_bytes(), body.read_bytes()
-        ref = ref_of(packed)
-        head = decode_head(packed, ref)
-    except OSError as error:
-        raise DataError(f"{error.filename}: cannot read: {error.strerror}") from error
-    except PeerError as error:
-        raise DataError(f"{body}: its head is damaged: {error}") from error
-    layout = Layout(0, head.size, head.chunk_bytes)
-    spans = [layout.span(index) for index in range(layout.total)]
-    is_whole = all(digest_of(data[at : at + size]) == head.digest(i) for i, (at, size) in enumerate(spans))
-    if ref.id != body.stem or len(data) != head.size or not is_whole:
-        raise DataError(f"{body}: the file is damaged, its content does not have the digests that name it")
-    return data
+def full_body(head: Head) -> int:
+    """Return the bitmap of all body chunks."""
+    return full(Layout(0, head.size, head.chunk_bytes).total)

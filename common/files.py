@@ -5,7 +5,7 @@ import errno
 import os
 from pathlib import Path
 
-from common.errors import DiskFullError, WorkError
+from common.errors import ConfigError, DiskFullError, FedpiError, WorkError
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 """Numbers of the errors of a disk, or of a quota, that is full."""
@@ -17,15 +17,26 @@ def disk_error(what: str, error: OSError) -> WorkError:
     return kind(f"{what}: {error.strerror}")
 
 
+def state_error(what: str, error: OSError) -> FedpiError:
+    """Return what to raise where a state folder cannot be used: ConfigError unless it is the disk that fails."""
+    if error.errno in {*FULL, errno.EROFS, errno.EIO}:
+        return disk_error(what, error)
+    return ConfigError(f"{what}: {error.strerror}; correct 'state', or run this as the account that the folder is of")
+
+
 def write_atomic(path: Path, data: bytes) -> None:
-    """Replace `path` by `data`: temporary file, fsync, rename, fsync of the folder. Raises WorkError."""
+    """Replace `path` by `data`: temporary file, fsync, rename, fsync of the folder. Raises WorkError.
+
+    Written by root, it belongs to the owner of its folder.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(path.parent)
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        hand_over(temporary, like=path.parent)
         publish(temporary, path)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -54,22 +65,32 @@ def write_private(path: Path, data: bytes, *, mode: int = 0o600, like: Path | No
         raise disk_error(f"{path}: cannot write", error) from error
 
 
-def make_folder(path: Path, *, mode: int) -> None:
-    """Make a folder, and those above it, unless it is there; made by root, it belongs to the owner of the one above."""
+def make_folder(path: Path, *, mode: int | None = None) -> None:
+    """Make a folder, and those above it, unless it is there; made by root, it belongs to the owner of the one above.
+
+    With no `mode` the umask decides who may use it. Raises WorkError.
+    """
     try:
-        missing = [folder for folder in (*reversed(path.parents), path) if not folder.exists()]
-        for folder in missing:
-            folder.mkdir(mode=mode)
-            folder.chmod(mode)
-            hand_over(folder, like=folder.parent)
+        make_folders(path, mode)
     except OSError as error:
-        raise WorkError(f"{path}: cannot make the folder: {error.strerror}") from error
+        raise disk_error(f"{path}: cannot make the folder", error) from error
+
+
+def make_folders(path: Path, mode: int | None = None) -> None:
+    """Do what `make_folder` does; raises OSError."""
+    for folder in [folder for folder in (*reversed(path.parents), path) if not folder.is_dir()]:
+        folder.mkdir(mode=0o777 if mode is None else mode, exist_ok=True)  # another process may be faster
+        if mode is not None:
+            folder.chmod(mode)
+        hand_over(folder, like=folder.parent)
 
 
 def hand_over(path: Path, *, like: Path) -> None:
     """Give what root has made to the owner of `like`. Raises OSError."""
-    if os.geteuid() == 0:
-        owner = like.stat()
+    if os.geteuid() != 0:
+        return
+    owner, found = like.stat(), path.lstat()
+    if (owner.st_uid, owner.st_gid) != (found.st_uid, found.st_gid):
         # The folder may be another account's, which could put a link in the place of the file.
         os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 

@@ -47,6 +47,7 @@ def serve(config_path: Path) -> None:
     from common.blobs import BlobStore
     from coordinator import patience
     from coordinator.config import read_config
+    from coordinator.descriptors import raise_limit
     from coordinator.initial import make_initial
     from coordinator.lock import serving
     from coordinator.metrics import exposed
@@ -54,6 +55,7 @@ def serve(config_path: Path) -> None:
 
     config = read_config(config_path)
     stop = stop_on(signal.SIGTERM, signal.SIGINT)
+    raise_limit()
     with serving(config.folder):
         store, blobs = Store(config.journal, create=True), BlobStore(config.global_models)
         if store.global_model() is None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from common.blobs import BlobStore
 from common.chunks import indexes, layout_of
 from common.config import TransferConfig
-from common.errors import PeerError
+from common.errors import DataError, PeerError
 from common.link import Link
 from common.messages import Chunk, Ref, Want, encode
 from common.topics import Kind, topic
@@ -21,6 +21,9 @@ class Distributor:
         self._bulk = bulk
         self._distributions: dict[str, Distribution] = {}
         self._stores: dict[str, BlobStore] = {}
+        self._sent: dict[str, int] = {}
+        """Bitmap of the chunks that were published: one that is asked for again may be damaged on the disk."""
+        self._damaged: dict[str, DataError] = {}
 
     def offer(self, stock: Iterable[tuple[Ref, BlobStore]]) -> bool:
         """Hold exactly these ready, each from its store; returns whether that is a change."""
@@ -32,7 +35,13 @@ class Distributor:
             blob: kept.get(blob) or Distribution(ref, layout_of(ref)) for blob, (ref, _) in wanted.items()
         }
         self._stores = {blob: blobs for blob, (_, blobs) in wanted.items()}
+        self._sent = {blob: self._sent.get(blob, 0) for blob in wanted}
         return True
+
+    def take_damaged(self) -> dict[str, DataError]:
+        """Return why blobs could not be read since the last time; they are on offer no more."""
+        damaged, self._damaged = self._damaged, {}
+        return damaged
 
     def gather(self, want: Want, now: float) -> None:
         """Add a device's wish; raises PeerError for a blob that is not on offer."""
@@ -49,14 +58,23 @@ class Distributor:
     def publish(self) -> int:
         """Publish queued chunks while there is room; returns the bytes published."""
         published = 0
-        for blob, distribution in self._distributions.items():
+        for blob, distribution in list(self._distributions.items()):
             if not distribution.queued:
                 continue
             self._distributions[blob], chosen = take(distribution, self._bulk.room())
-            name = topic(Kind.BLOB, self._federation, blob=blob)
-            for index in indexes(chosen):
-                data = self._stores[blob].read(distribution.ref, distribution.layout, index)
-                payload = encode(Chunk(blob=blob, index=index, data=data))
-                self._bulk.publish(name, payload)
-                published += len(payload) + len(name)
+            try:
+                published += sum(self._publish(distribution, index) for index in indexes(chosen))
+            except DataError as error:
+                self._damaged[blob] = error
+                del self._distributions[blob]
         return published
+
+    def _publish(self, distribution: Distribution, index: int) -> int:
+        ref, blobs = distribution.ref, self._stores[distribution.ref.id]
+        is_again = bool(self._sent[ref.id] >> index & 1)
+        data = blobs.read(ref, distribution.layout, index, is_checked=is_again)
+        self._sent[ref.id] |= 1 << index
+        name = topic(Kind.BLOB, self._federation, blob=ref.id)
+        payload = encode(Chunk(blob=ref.id, index=index, data=data))
+        self._bulk.publish(name, payload)
+        return len(payload) + len(name)

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 import numpy as np
 
-from common.blobs import BlobStore, read_verified
+from common.blobs import BlobStore
 from common.config import DataConfig
-from common.errors import ConfigError, DataError, WorkError
-from common.files import write_atomic
+from common.errors import ConfigError, DataError
+from common.files import disk_error, hand_over, make_folder, write_atomic
 from common.learning.export import Agreement, agreement
 from common.learning.seam import FileLearner, Learner, Variant, load
 from common.messages import Ref
+from common.verified import read_verified
 from common.weights import Tensor, difference, unpack
 from coordinator.config import CoordinatorConfig
 from coordinator.outcome import read_best
@@ -64,18 +65,20 @@ def export(learner: Learner, model: GlobalModel, data: DataConfig, folder: Path,
     has_images = bool(data.images or data.labels or data.unseen or data.loader)
     tell("converting")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         tflite = learner.export(model.weights, folder)
-        content = tflite.read_bytes()
+        keras, content = tflite.with_suffix(".keras"), tflite.read_bytes()
+        for path in (tflite, keras):
+            hand_over(path, like=folder)
     except OSError as error:
-        raise WorkError(f"{folder}: cannot write the model: {error.strerror}") from error
+        raise disk_error(f"{folder}: cannot write the model", error) from error
     if has_images:
         tell("comparing both on the coordinator's images")
     return Export(
         round=model.round,
         model=model.ref.id,
         tflite=str(tflite),
-        keras=str(tflite.with_suffix(".keras")),
+        keras=str(keras),
         size=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
         agreement=_agreement(learner, model.weights, data, tflite) if has_images else None,
@@ -113,7 +116,7 @@ def publish(exported: Export, model: GlobalModel, config: CoordinatorConfig, sto
     try:
         shutil.copyfile(exported.tflite, copy)
     except OSError as error:
-        raise WorkError(f"{copy}: cannot copy the release there: {error.strerror}") from error
+        raise disk_error(f"{copy}: cannot copy the release there", error) from error
     ref = BlobStore(config.releases).add(copy, None, min(config.transfer.chunk_bytes, model.ref.chunk_bytes))
     release = Release(
         release=f"r{model.round}-{ref.id[:8]}",

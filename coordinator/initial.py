@@ -13,6 +13,7 @@ import msgspec
 
 from common.blobs import BlobStore
 from common.errors import ConfigError, FedpiError, PeerError, WorkError
+from common.files import write_atomic
 from common.learning.seam import Learner, Site, build, load
 from common.messages import Plan, Ref
 from common.python import child_command
@@ -78,8 +79,8 @@ def _main(config_path: Path) -> None:
         validate(spec)
     except PeerError as error:
         raise ConfigError(f"model.name: {config.model.name!r} cannot be averaged: {error}") from error
-    _weights_path(config).write_bytes(pack(spec, _weights(learner, config)))
-    _spec_path(config).write_bytes(msgspec.json.encode(spec))
+    write_atomic(_weights_path(config), pack(spec, _weights(learner, config)))
+    write_atomic(_spec_path(config), msgspec.json.encode(spec))
 
 
 if __name__ == "__main__":

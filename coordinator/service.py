@@ -8,8 +8,7 @@ import time
 
 from common import topics
 from common.blobs import BlobStore
-from common.chunks import layout_of
-from common.errors import ConfigError, DiskFullError, PeerError
+from common.errors import DiskFullError, PeerError
 from common.inbox import Inbox
 from common.journal import tags
 from common.link import Broken, Denied, Down, Received, Room, Up
@@ -17,7 +16,6 @@ from common.messages import Ref, clip
 from common.notify import Pulse
 from common.stopping import Stop
 from common.weights import Spec
-from coordinator import outcome
 from coordinator import round as rounds
 from coordinator.aggregation import Contribution
 from coordinator.aggregator import Aggregator, Outcome
@@ -27,6 +25,7 @@ from coordinator.events import Aggregate, Announce, Cancelled, Collect, Command,
 from coordinator.onlookers import Onlookers
 from coordinator.reception import Reception
 from coordinator.round import OPEN, Phase, Round
+from coordinator.stock import Stock
 from coordinator.store import Run, Store
 from coordinator.story import changes, sentence
 from coordinator.voice import Voice
@@ -45,11 +44,10 @@ class Service:
     def __init__(self, config: CoordinatorConfig, store: Store, blobs: BlobStore, pulse: Pulse) -> None:
         self._config = config
         self._store = store
-        self._blobs = blobs
-        self._releases = BlobStore(config.releases)
         self._inbox = Inbox(config.transfer.inbox_bytes)
         self._pulse = pulse
         self._voice = Voice(config, self._inbox)
+        self._stock = Stock(config, store, blobs, self._voice.distributor)
         self._collector = Collector(config.folder / "updates", config.transfer, config.limits)
         self._reception = Reception(config.federation, store, config.signing)
         self._onlookers = Onlookers(config, store, self._collector, self._voice)
@@ -57,12 +55,10 @@ class Service:
         self._round: Round | None = None
         self._run: Run | None = None
         self._bytes_up = 0
-        self._spec: tuple[str, Spec] | None = None
         self._next_poll = 0.0
         self._next_heartbeat = 0.0
         self._next_news = 0.0
         self._is_stale = False
-        self._is_untidy = True
 
     # ---- the loop ---------------------------------------------------------------------------
 
@@ -91,10 +87,11 @@ class Service:
         self._voice.stop(goodbye)
         self._aggregator.stop()
         self._collector.close()
-        self._releases.close()
+        self._stock.close()
 
     def _recover(self) -> None:
         found = self._store.open_round()
+        self._stock.check(found[0].base if found else None)
         self._offer_models()
         if found is None:
             return
@@ -141,7 +138,8 @@ class Service:
             self._step(Tick(), now)
         self._poll_runs(now)
         self._offer_models()
-        self._tidy()
+        if self._round is None or self._round.phase is Phase.REPORTING:  # else a result may lie there, unknown
+            self._stock.tidy(self._base, self._aggregator)  # while others work: an SD card takes its time
         self._write_down(now)
         if now >= self._next_heartbeat:
             self._next_heartbeat = now + self._config.broker.heartbeat_s
@@ -183,22 +181,11 @@ class Service:
 
     def _fit_model(self, chunk_bytes: int) -> None:
         """Cut the global model anew when this broker cannot carry its chunks."""
-        model = self._model()
-        if model.chunk_bytes <= chunk_bytes:
+        if self._stock.model().chunk_bytes <= chunk_bytes:
             return
         if self._round is not None:
             self._step(Cancelled(reason=f"the broker only carries chunks of {chunk_bytes} bytes"), time.monotonic())
-        copy = self._config.folder / "recut.tmp"
-        copy.write_bytes(self._blobs.body(model.id).read_bytes())
-        cut = self._blobs.add(copy, self._blobs.head(model).spec, chunk_bytes)
-        try:
-            layout_of(cut)
-        except PeerError as error:
-            raise ConfigError(
-                f"this broker only carries chunks of {chunk_bytes} bytes: {error}; raise its limit"
-            ) from error
-        self._store.set_global_model(cut)
-        log.warning("cut the global model into chunks of %d bytes, which is what the broker carries", chunk_bytes)
+        self._stock.recut(chunk_bytes)
         self._offer_models()
         self._announce()
 
@@ -287,62 +274,34 @@ class Service:
         config = self._config
         round_ = Round(
             number=number,
-            base=self._model(),
+            base=self._stock.model(),
             plan=config.plan(number),
             rules=config.rules,
             limits=config.limits,
-            method=config.method(self._moments()),
+            method=config.method(self._stock.moments(self._aggregator)),
         )
         log.info("round=%d opened run=%d", number, run.run)
         self._enter(round_, *rounds.begin(round_, now))
 
     # ---- models -----------------------------------------------------------------------------
 
-    def _model(self) -> Ref:
-        model = self._store.global_model()
-        assert model is not None  # noqa: S101 - `serve` is only called once there is one
-        return model
-
-    def _moments(self) -> Ref | None:
-        """Return what the strategy remembers of the last round."""
-        strategy = self._config.strategy.title
-        moments = outcome.read_moments(self._store.fact("moments"))
-        if moments is None or moments.strategy != strategy:
-            return None
-        if not self._aggregator.has(moments.ref):
-            log.warning("strategy=%s its moments are gone from the state folder: it begins anew", strategy)
-            return None
-        return moments.ref
+    @property
+    def _base(self) -> Ref | None:
+        """The model that the open round trains on."""
+        return self._round.base if self._round else None
 
     def _base_spec(self) -> Spec:
         """Return the tensors of the open round's base."""
-        base = self._round.base if self._round else self._model()
-        if self._spec is None or self._spec[0] != base.id:
-            self._spec = (base.id, self._blobs.head(base).spec or ())
-        return self._spec[1]
+        return self._stock.spec(self._base or self._stock.model())
 
     def _offer_models(self) -> None:
-        """Hold ready what devices may ask for: the global model, the open round's base, the release."""
-        release = self._store.newest_release()
-        base = self._round.base if self._round else None
-        models = [ref for ref in (self._model(), base) if ref is not None]
-        stock = [(ref, self._blobs) for ref in models] + ([(release.model, self._releases)] if release else [])
-        if self._voice.distributor.offer(stock):
-            self._is_untidy = True
+        """Hold ready what devices may ask for."""
+        is_change = self._stock.offer(self._base)
+        if is_change or self._voice.trouble != self._stock.trouble:
+            self._voice.trouble = self._stock.trouble
             self._announce()
-
-    def _tidy(self) -> None:
-        """Delete old models while others work: on an SD card it takes as long as writing them."""
-        is_quiet = self._round is None or self._round.phase is Phase.REPORTING  # else a result may lie there, unknown
-        if self._is_untidy and is_quiet:
-            self._is_untidy = False
-            base = self._round.base if self._round else None
-            best = outcome.read_best(self._store.fact("best"))
-            self._blobs.keep(ref.id for ref in (self._model(), base, best.model if best else None) if ref is not None)
-            moments = outcome.read_moments(self._store.fact("moments"))
-            self._aggregator.keep([moments.ref] if moments else [])
 
     def _announce(self) -> None:
         """Say everything that is retained, as after a broker came back empty."""
-        self._voice.everything(self._round, self._store.last_round(), self._model(), self._store.newest_release())
+        self._voice.everything(self._round, self._store.last_round(), self._stock.model(), self._stock.release())
         self._onlookers.everything()

@@ -18,6 +18,7 @@ from common.messages import (
     StoryEvent,
     Takeover,
     Want,
+    clip,
     encode,
     encode_story,
 )
@@ -38,6 +39,8 @@ class Voice:
     def __init__(self, config: CoordinatorConfig, inbox: Inbox) -> None:
         self.published_bytes = 0
         self.refused = 0
+        self.trouble = ""
+        """What is wrong here that the coordinator's status is to tell."""
         self._federation = config.federation
         self._epoch = secrets.token_hex(4)
         self._signer = Signer(config.signing, next_epoch(config.folder / "epoch") if config.signing else 0)
@@ -98,9 +101,8 @@ class Voice:
 
     def everything(self, round_: Round | None, number: int, model: Ref, release: Release | None) -> None:
         """Say all that is retained."""
-        self._tell(
-            Kind.COORD_STATUS, self._status("online", f"The coordinator is here. {self._certificate.warning()}".strip())
-        )
+        told = ("The coordinator is here.", self.trouble, self._certificate.warning())
+        self._tell(Kind.COORD_STATUS, self._status("online", clip(" ".join(filter(None, told)))))
         self.round(round_, number, None if round_ else model)
         if release is not None:
             self._tell(

@@ -140,7 +140,7 @@ def infer(images: tuple[Path, ...], config_path: Path, model: Path | None, as_js
 
 
 def _open(config: "DeviceConfig", model: Path | None) -> "Classifier":
-    from common.blobs import read_verified
+    from common.verified import read_verified
     from device.inference import Classifier
     from device.store import current_release
 

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import msgspec
 
-from common.blobs import read_verified
 from common.command import set_up_logging
 from common.errors import DataError, FedpiError, WorkError
 from common.inbox import Inbox
@@ -29,6 +28,7 @@ from common.notify import Pulse
 from common.signing import Signer, next_epoch
 from common.stopping import Stop, stop_on
 from common.topics import STORY_ROOT, WIRE_ROOT, Kind, topic
+from common.verified import read_verified
 from device.config import DeviceConfig
 from device.inference import Classifier
 from device.store import CurrentRelease, current_release, good_release, hold, keep_good

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from common.blobs import BlobStore, read_verified
+from common.blobs import BlobStore
 from common.chunks import decode_head, full, layout_of
 from common.errors import DataError, PeerError, WorkError
 from common.messages import Ref
+from common.verified import read_verified
 from common.weights import TensorSpec
 
 CHUNK = 4096

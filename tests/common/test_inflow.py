@@ -8,12 +8,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common.blobs import BlobStore, read_verified
+from common.blobs import BlobStore
 from common.chunks import Layout, from_wire, full, indexes, layout_of
 from common.errors import PeerError
 from common.inflow import Inflow
 from common.messages import Chunk, Ref
 from common.transfer import Patience
+from common.verified import read_verified
 from common.weights import TensorSpec
 
 CHUNK = 4096

@@ -12,13 +12,14 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from common.blobs import BlobStore, read_verified
+from common.blobs import BlobStore
 from common.chunks import layout_of
 from common.config import DataConfig, TransferConfig
 from common.errors import ConfigError, DataError, WorkError
 from common.learning.numpy_learner import NumpyLearner, NumpyOptions
 from common.learning.seam import build
 from common.messages import Chunk, Ref, Want, decode
+from common.verified import read_verified
 from common.weights import Tensor, pack
 from coordinator import exporting
 from coordinator.cli import main
@@ -142,7 +143,7 @@ def test_export_before_the_first_model_is_told_what_is_missing(
 def test_folder_that_cannot_be_written_is_named(learner: Converter, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     model = GlobalModel(Ref(id="0" * 64, head_bytes=1, size=1, chunk_bytes=4096), 0, learner.initial(0))
-    with pytest.raises(WorkError, match=r"file: cannot write the model"):
+    with pytest.raises(WorkError, match=r"file: cannot make the folder"):
         export(learner, model, DataConfig(), tmp_path / "file", silent)
 
 
