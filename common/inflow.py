@@ -74,6 +74,10 @@ class Inflow:
         """Take it that what was asked for is lost: the sender, or the connection to it, is a new one."""
         self._receiver = replace(self._receiver, asked=0, silences=0)
 
+    def assume_silence(self) -> None:
+        """Take it that nothing comes for now: the sender is offline. Whatever comes ends the silence."""
+        self._receiver = replace(self._receiver, silences=max(self._receiver.silences, 1))
+
     def excuse(self, seconds: float) -> None:
         """Take it that the sender was not silent for so long: this process did not listen."""
         self._receiver = excuse(self._receiver, seconds)

@@ -102,11 +102,16 @@ class Link:
             connection.end()
         self._thread.join(timeout_s)
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False, correlation: bytes | None = None) -> None:
-        """Publish with QoS 1 if connected, else the message is lost; `correlation` needs a connection by MQTT 5."""
+    def publish(
+        self, topic: str, payload: bytes, *, retain: bool = False, correlation: bytes | None = None
+    ) -> int | None:
+        """Publish with QoS 1 if connected, and return the message's id; else the message is lost.
+
+        `correlation` needs a connection by MQTT 5.
+        """
         connection = self._up()
         if connection is None:
-            return
+            return None
         connection.unacknowledged += 1
         properties = None
         if correlation is not None and self.limits.protocol == "5":
@@ -114,6 +119,12 @@ class Link:
             properties.CorrelationData = correlation
         info = connection.client.publish(topic, payload, qos=1, retain=retain, properties=properties)
         connection.topics[info.mid] = topic
+        return info.mid
+
+    def is_under_way(self, message: int) -> bool:
+        """Whether the message with that id was published on this connection, and is not acknowledged yet."""
+        connection = self._up()
+        return connection is not None and message in connection.topics
 
     def subscribe(self, topic: str, qos: int = 1) -> None:
         """Subscribe; `Subscribed` or `Denied` follows."""

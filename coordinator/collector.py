@@ -16,6 +16,7 @@ from common.transfer import Patience
 from common.weights import Spec
 from coordinator.admission import NO_LIMITS, Limits, refuse_body, refuse_head
 from coordinator.events import Advanced, Delivered, Rejected
+from coordinator.places import Places
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class Collector:
         self._transfer = transfer
         self._patience = Patience(transfer.repair_s, transfer.repair_max_s)
         self._uploads: dict[str, _Upload] = {}
+        self._places = Places(max(transfer.credit_chunks // LEAST_WINDOW, 1))
 
     @property
     def is_active(self) -> bool:
@@ -61,6 +63,7 @@ class Collector:
         if current is not None and current.offer.update.id == offer.update.id:
             if current.inflow.is_silent:
                 current.inflow.ask_again()  # the device is back: what it was asked for is lost
+                self._places.enter(offer.device)
             return None
         self._drop(offer.device)
         blobs = self._store(offer.device)
@@ -69,6 +72,7 @@ class Collector:
         blobs.keep([offer.update.id])  # what the device offered before takes no disk
         upload = _Upload(offer, Inflow(offer.update, blobs, self._patience, now=now), blobs)
         self._uploads[offer.device] = upload
+        self._places.enter(offer.device)
         return self._complete(upload, spec)  # an earlier process may have received all of it
 
     def take(self, device: str, chunk: Chunk, spec: Spec, now: float) -> Advanced | Delivered | Rejected | None:
@@ -76,7 +80,10 @@ class Collector:
         upload = self._uploads.get(device)
         if upload is None or chunk.blob != upload.offer.update.id:
             raise PeerError(f"{device} sent a chunk of blob {chunk.blob[:8]}, which nobody asked for")
+        was_silent = upload.inflow.is_silent
         upload.inflow.take(chunk, now)
+        if was_silent and not upload.inflow.is_silent:
+            self._places.enter(device)
         if not upload.is_judged and upload.inflow.head is not None:
             upload.is_judged = True
             if (reason := refuse_head(upload.inflow.head, spec)) is not None:
@@ -99,23 +106,33 @@ class Collector:
         return self._store(device).is_intact(update)
 
     def wishes(self, now: float, only: str | None = None) -> list[Want]:
-        """What to ask for now, of every device that has a place or of one. The windows share one credit."""
-        places = max(self._transfer.credit_chunks // LEAST_WINDOW, 1)
-        active = list(self._uploads)[:places]
-        window = self._transfer.credit_chunks // max(len(active), 1)
+        """What to ask for now: of every device that has a place, or of `only` and of those that have just got one.
+
+        The windows of all share one credit.
+        """
+        got = self._give_places()
+        asked = list(self._places.placed)
+        if only is not None:
+            asked = [device for device in dict.fromkeys([only, *got]) if device in self._places.placed]
         wants: list[Want] = []
-        for device in active if only is None else [only] if only in active else []:
+        for device in asked:
             inflow = self._uploads[device].inflow
-            lively = (u.inflow for u in self._uploads.values() if u.inflow is not inflow and not u.inflow.is_silent)
-            others = sum(other.outstanding for other in lively)
-            # Who came first still has a larger window on its way; the newcomer begins with what that leaves.
-            inflow.window = max(min(window, self._transfer.credit_chunks - others), 1)
+            inflow.window = self._window(inflow)
             if (bits := inflow.wish(now)) is not None:
                 wants.append(Want(device=device, blob=inflow.ref.id, chunks=bits))
         return wants
 
+    def offline(self, device: str) -> None:
+        """Take it that nothing comes from a device until it is heard of again: its place is free for another."""
+        if (upload := self._uploads.get(device)) is not None:
+            upload.inflow.assume_silence()
+            if self._places.give_up(device):
+                log.info("device=%s is offline: its upload gives up its place, and goes on once it is back", device)
+
     def excuse(self, seconds: float) -> None:
         """Leave time out of every device's silence in which this process did not listen."""
+        if seconds <= 0:  # as nearly always, and this is called for every message
+            return
         for upload in self._uploads.values():
             upload.inflow.excuse(seconds)
 
@@ -134,6 +151,24 @@ class Collector:
         """Close all files; what is here of updates on their way stays."""
         for device in list(self._uploads):
             self._drop(device)
+
+    def _give_places(self) -> list[str]:
+        """Hand on what places are free, or held by devices that are silent; returns who has got one."""
+        got, gave_up = self._places.give(lambda device: self._uploads[device].inflow.is_silent)
+        for device in gave_up:
+            log.info("device=%s is silent: its upload gives up its place, and goes on once it is heard of", device)
+        return got
+
+    def _window(self, inflow: Inflow) -> int:
+        """How many chunks of one device may be on their way: its share of the credit, as far as that is free."""
+        placed = [self._uploads[device].inflow for device in self._places.placed]
+        lively = [other for other in placed if not other.is_silent]
+        if lively and inflow.is_silent:
+            return 1  # to see whether it is back
+        # Who came first still has a larger window on its way; the newcomer begins with what that leaves.
+        others = sum(other.outstanding for other in lively if other is not inflow)
+        credit = self._transfer.credit_chunks
+        return max(min(credit // len(lively or placed), credit - others), 1)
 
     def _complete(self, upload: _Upload, spec: Spec) -> Delivered | Rejected | None:
         if not upload.inflow.is_complete or upload.inflow.head is None:
@@ -154,6 +189,7 @@ class Collector:
         return Rejected(device=device, update=offer.update.id, reason=reason)
 
     def _drop(self, device: str) -> None:
+        self._places.leave(device)
         if (upload := self._uploads.pop(device, None)) is not None:
             upload.blobs.close()
 

@@ -45,6 +45,8 @@ class Arrival:
     chunk: Chunk | None = None
     takeover: Takeover | None = None
     """Tell this: the device's name was in use."""
+    is_offline: bool = False
+    """The device's connection is gone."""
 
 
 class Reception:
@@ -79,7 +81,7 @@ class Reception:
             return Arrival(chunk=decode(payload, Chunk))
         if address.kind is Kind.DEV_STATUS:
             document = self._verifier.story(_name(address), payload, address.device)
-            return Arrival(takeover=self._see(decode_story(document, DeviceStatus), address.device))
+            return self._see(decode_story(document, DeviceStatus), address.device)
         if address.kind is not Kind.DEV_SAY:
             raise PeerError(f"nobody speaks to the coordinator on a {address.kind.value} topic")
         message = self._verifier.wire(_name(address), payload, address.device)
@@ -143,22 +145,18 @@ class Reception:
             case Failed():
                 return events.Failed(device=message.device, reason=message.reason)
 
-    def _see(self, status: DeviceStatus, device: str) -> Takeover | None:
+    def _see(self, status: DeviceStatus, device: str) -> Arrival:
         """Take note of what a device says of itself; a connection that is new by it counts as one that said Hello."""
         if status.device != device:
             raise PeerError(f"{device} states the status of {status.device}")
         known = self._nonces.get(device)
-        if status.state == "offline" and known not in (None, status.nonce):
-            return None  # the late will of an old connection
+        is_offline = status.state == "offline"
+        if is_offline and known not in (None, status.nonce):
+            return Arrival()  # the late will of an old connection
         if status.nonce == self._former.get(device) != known:  # another process, or the last word of an old connection
-            if known is None or status.state == "offline" or time.monotonic() < self._told_at[device] + REMIND_S:
-                return None
-            return self._tell(device, status.nonce, known)
-        takeover = None
-        if status.state == "offline":
-            self._nonces.pop(device, None)
-        else:
-            takeover = self._welcome(device, status.nonce)
+            if known is None or is_offline or time.monotonic() < self._told_at[device] + REMIND_S:
+                return Arrival()
+            return Arrival(takeover=self._tell(device, status.nonce, known))
         self._seen[device] = DeviceRow(
             device=device,
             state=status.state,
@@ -168,7 +166,10 @@ class Reception:
             refused=status.refused,
             health=status.health,
         )
-        return takeover
+        if is_offline:
+            self._nonces.pop(device, None)
+            return Arrival(is_offline=True)
+        return Arrival(takeover=self._welcome(device, status.nonce))
 
     def revoked(self) -> list[events.Event]:
         """Forget who is trusted no more since the last time; returns what that means to the open round."""

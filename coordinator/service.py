@@ -164,6 +164,8 @@ class Service:
             self._apply(self._collector.take(address.device, arrival.chunk, self._base_spec(), now), now)
             for want in self._collector.wishes(now, address.device):
                 self._voice.say(want)
+        if arrival.is_offline:
+            self._collector.offline(address.device)
         if arrival.want is not None:
             self._voice.distributor.gather(arrival.want, now)
             self._voice.publish_chunks(self._reception.present, now)

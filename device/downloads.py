@@ -100,6 +100,8 @@ class Downloads:
 
     def excuse(self, seconds: float) -> None:
         """Leave time out of the coordinator's silence in which this process did not listen."""
+        if seconds <= 0:
+            return
         for inflow in self._inflows.values():
             inflow.excuse(seconds)
 

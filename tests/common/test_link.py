@@ -89,6 +89,17 @@ def test_what_is_published_comes_back_window_after_window(
         assert link.room() == link.limits.window
 
 
+def test_a_message_is_under_way_until_the_broker_acknowledges_it(mosquitto: BrokerConfig) -> None:
+    with linked(mosquitto, "sender") as (link, inbox):
+        assert link.publish("fedpi/1/test-link/early", b"") is None
+        await_(inbox, Up)
+        message = link.publish("fedpi/1/test-link/sent", b"")
+        assert message is not None
+        assert link.is_under_way(message)
+        link.drain(WAIT_S)
+        assert not link.is_under_way(message)
+
+
 def test_a_link_that_stops_leaves_no_will(mosquitto: BrokerConfig) -> None:
     with linked(mosquitto, "heir") as (heir, inbox):
         await_(inbox, Up)

@@ -1,75 +1,17 @@
 """Updates on their way in: several devices, one credit, restarts."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import pytest
 
-from common.blobs import BlobStore
-from common.chunks import from_wire, indexes, layout_of
-from common.config import TransferConfig
+from common.chunks import layout_of
 from common.errors import PeerError
-from common.messages import Chunk, Offer, Want
-from common.weights import Spec, TensorSpec, pack
-from coordinator.collector import Collector
+from common.messages import Want
+from common.weights import TensorSpec
 from coordinator.events import Advanced, Delivered, Rejected
-
-CHUNK = 4096
-SPEC: Spec = (TensorSpec("kernel", (10, CHUNK // 4), "float32"), TensorSpec("bias", (7,), "float32"))
-TRANSFER = TransferConfig(credit_chunks=8, repair_s=2.0, repair_max_s=30.0)
-ROUND = 5
-
-
-@dataclass
-class Device:
-    """A device with an update to deliver."""
-
-    name: str
-    blobs: BlobStore
-    offer: Offer
-    data: bytes
-
-    def answer(self, want: Want) -> list[Chunk]:
-        layout = layout_of(self.offer.update)
-        return [self.chunk(index) for index in indexes(from_wire(want.chunks, layout.total))]
-
-    def chunk(self, index: int) -> Chunk:
-        ref = self.offer.update
-        return Chunk(blob=ref.id, index=index, data=self.blobs.read(ref, layout_of(ref), index))
-
-
-def device(tmp_path: Path, name: str = "pi", *, spec: Spec | None = SPEC, bad: float = 0.5, seed: int = 1) -> Device:
-    blobs, draft = BlobStore(tmp_path / f"device-{name}"), tmp_path / "draft"
-    rng = np.random.Generator(np.random.PCG64(seed))
-    tensors = [rng.random(t.shape, np.float32) for t in SPEC]
-    tensors[1][3] = bad
-    data = pack(SPEC, tensors)
-    draft.write_bytes(data)
-    ref = blobs.add(draft, spec, CHUNK)
-    return Device(name, blobs, Offer(device=name, round=ROUND, base="0" * 64, update=ref, num_examples=3), data)
-
-
-def collector(tmp_path: Path) -> Collector:
-    """A coordinator's collector, as after each start of its process."""
-    return Collector(tmp_path / "updates", TRANSFER)
-
-
-def deliver(made: Collector, sender: Device, *, limit: int = 10**6) -> object:
-    """Carry what is asked for, at most `limit` chunks; returns the verdict, if there is one."""
-    verdict: object = made.begin(sender.offer, SPEC, 0.0)
-    now = 0.0
-    while not isinstance(verdict, Delivered | Rejected):
-        now += 1.0
-        for want in made.wishes(now, sender.name):
-            for chunk in sender.answer(want):
-                if limit == 0:
-                    return None
-                limit -= 1
-                verdict = made.take(sender.name, chunk, SPEC, now)
-    return verdict
+from tests.coordinator.senders import CHUNK, SPEC, TRANSFER, bits_of, collector, deliver, device
 
 
 def test_a_good_update_is_delivered(tmp_path: Path) -> None:
@@ -157,10 +99,6 @@ def test_a_newcomer_begins_with_what_the_windows_on_their_way_leave(tmp_path: Pa
     assert [bits_of(want) for want in made.wishes(60.0)] == [3]  # a silent device holds no credit
 
 
-def bits_of(want: Want) -> int:
-    return int.from_bytes(want.chunks, "little").bit_count()
-
-
 def test_an_offer_that_is_said_again_does_not_begin_anew(tmp_path: Path) -> None:
     made, pi = collector(tmp_path), device(tmp_path)
     deliver(made, pi, limit=4)
@@ -168,6 +106,13 @@ def test_an_offer_that_is_said_again_does_not_begin_anew(tmp_path: Path) -> None
     assert made.begin(pi.offer, SPEC, 1000.0) is None
     made.take("pi", pi.chunk(0), SPEC, 1000.0)
     assert 0 not in [chunk.index for want in before for chunk in pi.answer(want)]
+
+
+def test_no_time_is_left_out_without_looking_at_any_upload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, pi = collector(tmp_path), device(tmp_path)
+    made.begin(pi.offer, SPEC, 0.0)
+    monkeypatch.delattr("common.inflow.Inflow.excuse")
+    made.excuse(0.0)
 
 
 def test_while_nobody_listens_nobody_is_silent(tmp_path: Path) -> None:

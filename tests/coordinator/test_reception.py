@@ -129,14 +129,15 @@ def test_who_is_here(reception: Reception) -> None:
     state(reception, DeviceStatus(device="other", nonce="a", state="online"), device="other")
     assert reception.present == {"pi", "other"}
     say(reception, Bye(device="pi", nonce="1"))
-    state(reception, DeviceStatus(device="other", nonce="a", state="offline"), device="other")
+    gone = state(reception, DeviceStatus(device="other", nonce="a", state="offline"), device="other")
+    assert gone == Arrival(is_offline=True)
     assert reception.present == frozenset()
 
 
 def test_the_late_will_and_the_late_goodbye_of_an_old_connection_change_nothing(reception: Reception) -> None:
     say(reception, Hello(device="pi", nonce="1"))
     say(reception, Hello(device="pi", nonce="2"))
-    state(reception, DeviceStatus(device="pi", nonce="1", state="offline"))
+    assert state(reception, DeviceStatus(device="pi", nonce="1", state="offline")) == Arrival()
     assert say(reception, Bye(device="pi", nonce="1")) == Arrival()
     assert reception.present == {"pi"}
 
