@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from common.command import (
+    FOLDER,
+    PATH,
     Commands,
     console,
     json_option,
@@ -29,14 +31,12 @@ USUAL_CONFIG = usual_config("broker")
 config_option = click.option(
     "--config",
     "config_file",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help=f"A YAML file like config/broker.yaml; flags beat it. [default: {USUAL_CONFIG}, where that is]",
 )
 folder_option = click.option("--out", "folder", help="The folder that `init` wrote.")
 authority_option = click.option("--authority", help="Folder of the authority's key.")
-to_option = click.option(
-    "--to", type=click.Path(path_type=Path, file_okay=False, exists=True), default=".", help="Folder to write into."
-)
+to_option = click.option("--to", type=FOLDER, default=".", help="Folder to write into.")
 
 
 @click.group(cls=Commands)
@@ -74,15 +74,15 @@ def init(config_file: Path | None, force: bool, new_passwords: bool, **flags: An
 
 
 def _tell_of_coordinator(config: "ServeConfig") -> None:
-    import yaml
-
     from broker.enrolment import coordinator_sections
+    from common.yaml_text import dump
 
     if config.coordinator is not None and Path(config.coordinator).exists():
         console().print(f"{config.coordinator} points at this broker now.")
         return
     console().print("The coordinator's configuration needs these sections:")
-    console().print(yaml.safe_dump(coordinator_sections(config), sort_keys=False).rstrip())
+    for line in dump(coordinator_sections(config)).splitlines():
+        console().print(line)
 
 
 @main.command()
@@ -305,5 +305,5 @@ def _broker_config(address: str | None, config_file: Path | None, **flags: Any) 
         host, _, port = address.rpartition(":")
         if not host or not port.isdigit():
             raise ConfigError(f"{address!r} is not of the form HOST:PORT")
-        flags |= {"host": host.strip("[]"), "port": int(port)}
+        flags |= {"host": host, "port": int(port)}
     return convert(msgspec.to_builtins(section.broker) | _given(flags), BrokerConfig, "command line")

@@ -23,6 +23,7 @@ from common import tls
 from common.config import BrokerConfig, read_password
 from common.errors import ConfigError, LinkError
 from common.link import Will, send_at_once
+from common.names import address
 
 OPEN_S = 4.0
 ANSWER_S = 3.0
@@ -80,7 +81,7 @@ class Connection:
 
     def __enter__(self) -> Self:
         """Connect."""
-        where = f"{self._broker.host}:{self._broker.port}"
+        where = address(self._broker.host, self._broker.port)
         try:
             self._client.connect(
                 self._broker.host,

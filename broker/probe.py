@@ -26,6 +26,7 @@ from common.config import BrokerConfig
 from common.errors import LinkError
 from common.limits import PACKET_OVERHEAD
 from common.link import Will
+from common.names import address
 from common.topics import Kind, topic
 
 PROTOCOLS = ("5", "3.1.1")
@@ -86,7 +87,7 @@ def check(broker: BrokerConfig, progress: Callable[[str], None]) -> Findings:
     finally:
         clear(asker)
     return Findings(
-        address=f"{broker.host}:{broker.port}",
+        address=address(broker.host, broker.port),
         announced=announced,
         round_trip=round_trip,
         reaches_wildcard=reaches_wildcard,

@@ -6,25 +6,23 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from common.config import BrokerConfig, Config, Port
+from common.config import BrokerConfig, Config, FilePath, Host, Port
 from common.errors import ConfigError
 from common.messages import DeviceId
 
 LOOPBACK = "127.0.0.1"
-PlaceName = Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Za-z.:-]+\Z", max_length=253)]
-"""A host name or an address."""
 
 
 class ServeConfig(Config, frozen=True):
     """What `fedpi-broker run` starts and what `fedpi-broker init` renders."""
 
     kind: Literal["embedded", "mosquitto"] = "embedded"
-    host: str = LOOPBACK
+    host: Host = LOOPBACK
     """The address to listen on. The embedded broker takes loopback addresses only."""
     port: Port = 1883
     port_311: Port | None = None
     """Embedded only, whose `port` speaks nothing but MQTT 5: the port for 3.1.1, the next one by default."""
-    folder: str = "runs/broker"
+    folder: FilePath = "runs/broker"
     """Where `init` renders, and where the broker keeps its state."""
     federation: DeviceId | None = None
     """Mosquitto only: the one federation that devices may take part in; any by default."""
@@ -34,19 +32,19 @@ class ServeConfig(Config, frozen=True):
     """Mosquitto only, on a loopback address only: no passwords, and no wall between devices."""
     tls: bool | None = None
     """Mosquitto only: certificates in place of passwords. By default as soon as other machines can reach it."""
-    names: tuple[PlaceName, ...] = ()
+    names: tuple[Host, ...] = ()
     """TLS only: names and addresses of the broker; devices dial the first. By default this machine's address."""
     days: Annotated[int, msgspec.Meta(ge=1, le=3650)] = 730
     """TLS only: how long a certificate lasts."""
-    authority: str | None = None
+    authority: FilePath | None = None
     """TLS only: folder of the authority's key; `authority` in `folder` by default."""
-    coordinator: str | None = None
+    coordinator: FilePath | None = None
     """TLS only: the configuration of the coordinator on this machine, which `init` points at the broker."""
 
     @property
     def root(self) -> Path:
         """The folder as an absolute path, since brokers resolve relative ones their own way."""
-        return Path(self.folder).expanduser().absolute()
+        return Path(self.folder).absolute()
 
     @property
     def has_tls(self) -> bool:
@@ -56,7 +54,7 @@ class ServeConfig(Config, frozen=True):
     @property
     def authority_root(self) -> Path:
         """The authority's folder as an absolute path."""
-        return self.root / "authority" if self.authority is None else Path(self.authority).expanduser().absolute()
+        return self.root / "authority" if self.authority is None else Path(self.authority).absolute()
 
     @property
     def second_port(self) -> int:

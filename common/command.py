@@ -3,6 +3,7 @@
 Imports no more than click at the top, so that `--help` answers at once.
 """
 
+import io
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from common.errors import FedpiError
+from common.plain_text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,12 +34,19 @@ class Commands(click.Group):
         kwargs.setdefault("context_settings", {"help_option_names": ["-h", "--help"], "max_content_width": 100})
         super().__init__(*args, **kwargs)
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the program; what the terminal's encoding lacks is printed as its number."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        return super().main(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the subcommand."""
         try:
             return super().invoke(ctx)
         except FedpiError as error:
-            click.echo(f"{ctx.command_path}: {printable(str(error))}", err=True)
+            click.echo(f"{ctx.command_path}: {error}", err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
@@ -75,6 +84,24 @@ verbose_option = click.option(
 """Decorates a command that logs: sets logging up before it runs."""
 
 
+class _HomePath(click.Path):
+    """A path in which `~` is the home folder also where the shell left it, as in --data=~/images."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from common.config import home_path
+
+        try:
+            return super().convert(Path(home_path(str(value))), param, ctx)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+PATH = _HomePath(path_type=Path)
+"""The type of options and arguments that name a file or folder."""
+FOLDER = _HomePath(path_type=Path, file_okay=False, exists=True)
+"""The type of those that name a folder that is there."""
+
+
 def usual_config(role: str) -> Path:
     """Name the file that a command of `role` reads unless `--config` names another."""
     return Path("/etc/fedpi") / f"{role}.yaml"
@@ -85,7 +112,7 @@ def config_option_of(role: str) -> Callable[[Callable[..., Any]], Callable[..., 
     return click.option(
         "--config",
         "config_path",
-        type=click.Path(path_type=Path),
+        type=PATH,
         default=usual_config(role),
         show_default=True,
         help=f"The {role}'s YAML file.",
@@ -103,16 +130,16 @@ def console(*, stderr: bool = False) -> "Console":
     """Return a console that colours and draws on a terminal, and prints plain, unwrapped text elsewhere.
 
     Square brackets are text, not markup: what we print comes from peers and files. Style by `style=`.
+    A string is printed in lines that it has itself; what is in them is made printable.
     """
     from rich.console import Console
 
+    class Lines(Console):
+        def print(self, *objects: Any, **options: Any) -> None:
+            super().print(*(printable(item) if isinstance(item, str) else item for item in objects), **options)
+
     is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    return Console(stderr=stderr, markup=False, highlight=False, emoji=False, width=None if is_terminal else 1000)
-
-
-def printable(text: str) -> str:
-    """Put a space for each control character: what a peer wrote must not steer the reader's terminal."""
-    return "".join(character if character.isprintable() else " " for character in text)
+    return Lines(stderr=stderr, markup=False, highlight=False, emoji=False, width=None if is_terminal else 1000)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None) -> "Table":
@@ -129,7 +156,31 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
 
 
 def print_json(document: Any) -> None:
-    """Print a struct, dataclass, mapping or sequence as indented JSON on stdout."""
+    """Print a struct, dataclass, mapping or sequence as indented JSON on stdout, names made printable if need be."""
     import msgspec
 
-    click.echo(msgspec.json.format(msgspec.json.encode(document)).decode())
+    try:
+        encoded = msgspec.json.encode(document)
+    except UnicodeEncodeError:
+        encoded = msgspec.json.encode(_encodable(msgspec.to_builtins(document)))
+    click.echo(msgspec.json.format(encoded).decode())
+
+
+def _encodable(plain: Any) -> Any:
+    if isinstance(plain, dict):
+        return {_encodable(key): _encodable(value) for key, value in plain.items()}
+    if isinstance(plain, list):
+        return [_encodable(item) for item in plain]
+    return printable(plain) if isinstance(plain, str) else plain
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """Split the list of an option at its commas; blanks around the items and empty items are dropped."""
+    return tuple(filter(None, map(str.strip, text.split(","))))
+
+
+def option_value(text: str, source: str) -> Any:
+    """Read the value of KEY=VALUE as a configuration file would; raises ConfigError that names `source`."""
+    from common.yaml_text import parse
+
+    return parse(text, source).plain

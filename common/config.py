@@ -1,49 +1,117 @@
 """YAML to frozen, validated structs: an unknown key is an error that names the nearest one."""
 
-import difflib
 import os
-import re
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-import yaml
 
 from common.errors import ConfigError
+from common.explaining import explain
 from common.limits import PACKET_LEAST
 from common.messages import DeviceId, Label, Options
+from common.names import bare_host, host_fault
+from common.yaml_text import Document, parse
+
+MAX_TEXT_BYTES = 2**18
+"""Of a configuration or a password."""
+FilePath = Annotated[str, msgspec.Meta(extra={"is": "path"})]
+"""A file or folder; `~` is the home folder."""
+Host = Annotated[str, msgspec.Meta(extra={"is": "host"})]
+"""A name or an address, without a protocol and a port."""
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
 PositiveSeconds = Annotated[float, msgspec.Meta(gt=0, le=1e7)]
 T = TypeVar("T")
 
 
+class _FieldError(ConfigError, ValueError):
+    """What is wrong with one field: msgspec adds to a ValueError where the field stands."""
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A section of a configuration file."""
+    """A section of a configuration file. Fields of the types `FilePath` and `Host` are checked and put in one form."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for a path or host that cannot be."""
+        for name, put in checked_fields(type(self)):
+            value = getattr(self, name)
+            try:
+                made = tuple(map(put, value)) if isinstance(value, tuple) else value and put(value)
+            except ValueError as error:
+                raise _FieldError(f"field `{name}`: {error}") from error
+            if made != value:
+                msgspec.structs.force_setattr(self, name, made)
+
+
+@cache
+def checked_fields(section: type[Config]) -> tuple[tuple[str, Callable[[str], str]], ...]:
+    """The fields of `section` that are checked, each with its function."""
+    found = []
+    for field in msgspec.inspect.type_info(section).fields:  # type: ignore[attr-defined]
+        found += [(field.name, _CHECKS[mark]) for mark in _marks(field.type)]
+    return tuple(found)
+
+
+def _marks(info: msgspec.inspect.Type) -> set[str]:
+    """Marks of a type, of the parts of a union and of the items of a list."""
+    match info:
+        case msgspec.inspect.Metadata(extra={"is": mark}):
+            return {mark}
+        case msgspec.inspect.UnionType(types=types):
+            return {mark for kind in types for mark in _marks(kind)}
+        case msgspec.inspect.VarTupleType(item_type=item):
+            return _marks(item)
+    return set()
+
+
+def home_path(text: str) -> str:
+    """Put the home folder for `~` or `~user` at the start; raises ValueError with a sentence."""
+    try:
+        os.fsencode(text)
+        if "\0" in text:
+            raise ValueError("no path holds the character 0")
+        return str(Path(text).expanduser()) if text.startswith("~") else text
+    except UnicodeEncodeError as error:
+        raise ValueError("no path holds half a character") from error
+    except RuntimeError as error:
+        user = text.split("/", maxsplit=1)[0]
+        raise ValueError(f"the home folder {user!r} is not known here; write the whole path") from error
+
+
+def _host(text: str) -> str:
+    if fault := host_fault(text):
+        raise ValueError(fault)
+    return bare_host(text)
+
+
+_CHECKS: dict[str, Callable[[str], str]] = {"path": home_path, "host": _host}
 
 
 class TlsConfig(Config, frozen=True):
     """Certificates for the broker connection: paths of PEM files. `locate` finds the key."""
 
-    ca: str
-    certificate: str | None = None
-    key: str | None = None
+    ca: FilePath
+    certificate: FilePath | None = None
+    key: FilePath | None = None
 
 
 class SigningConfig(Config, frozen=True):
     """Our Ed25519 key in PEM, which `locate` finds, and the file of those whose signatures count (`common.signing`)."""
 
-    key: str
-    peers: str
+    key: FilePath
+    peers: FilePath
 
 
 class BrokerConfig(Config, frozen=True):
     """Where the broker is, and how to log in. `protocol: auto` speaks MQTT 5 and falls back to 3.1.1."""
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Port = 1883
     username: str | None = None
-    password_file: str | None = None
+    password_file: FilePath | None = None
     tls: TlsConfig | None = None
     protocol: Literal["auto", "5", "3.1.1"] = "auto"
     keepalive_s: Annotated[int, msgspec.Meta(ge=5, le=3600)] = 30
@@ -58,10 +126,10 @@ class BrokerConfig(Config, frozen=True):
 class DataConfig(Config, frozen=True):
     """A site's images: a folder with one folder a label, or that folder and a CSV of `file,label`."""
 
-    images: str | None = None
-    labels: str | None = None
+    images: FilePath | None = None
+    labels: FilePath | None = None
     """CSV `file,label` of the images to train on; without it every image under `images/<label>/`."""
-    unseen: str | None = None
+    unseen: FilePath | None = None
     """CSV or folder of images that are never trained on and serve to evaluate."""
     label_names: tuple[Label, Label] = ("no", "yes")
     """Negative first, positive second: 0 and 1 in a CSV."""
@@ -90,73 +158,35 @@ class TransferConfig(Config, frozen=True):
 
 def load(path: Path, schema: type[T]) -> T:
     """Read `path` into `schema`; raises ConfigError with one sentence that names file, key and cure."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise ConfigError(f"{path}: cannot read the configuration: {reason}") from error
-    try:
-        plain = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:  # ValueError: the date 2024-99-99
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}" if mark else ""
-        problem = " ".join(str(getattr(error, "problem", error)).split())
-        raise ConfigError(f"{path}{place}: not valid YAML: {problem}") from error
-    if plain is None:
-        plain = {}
-    return convert(plain, schema, str(path))
+    document = parse(read_text(path, "the configuration"), str(path))
+    return _convert(Document({}) if document.plain is None else document, schema, str(path))
 
 
 def convert(plain: Any, schema: type[T], source: str) -> T:
     """Validate already parsed YAML; `source` names it in the ConfigError."""
+    return _convert(Document(plain), schema, source)
+
+
+def _convert(document: Document, schema: type[T], source: str) -> T:
     try:
-        return msgspec.convert(plain, schema)
+        return msgspec.convert(document.plain, schema)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{source}: {_explain(str(error), schema, plain)}") from error
+        raise ConfigError(f"{source}: {explain(str(error), schema, document)}") from error
 
 
-def _explain(message: str, schema: Any, plain: Any) -> str:
-    """Turn msgspec's message into a sentence with the dotted key and, for an unknown key, the nearest known one."""
-    if match := re.match(r".* - at `key` in `\$(.*)`", message):
-        return f"a key below {match[1].lstrip('.') or '(top level)'!r} is not text; put it in quotes"
-    text, _, where = message.partition(" - at `$")
-    key = where.rstrip("`").lstrip(".").replace("[...]", "")
-    if match := re.match(r"Object contains unknown field `(.*)`", text):
-        known = _known_at(schema, plain, key)
-        return f"unknown key {'.'.join(filter(None, [key, match[1]]))!r}; {_hint(match[1], known)}"
-    if (match := re.match(r"Invalid value '(.*)'", text)) and (known := _known_at(schema, plain, key)):
-        return f"key {key!r}: there is no {match[1]!r}; {_hint(match[1], known)}"
-    if match := re.match(r"Object missing required field `(.*)`", text):
-        return f"the key {'.'.join(filter(None, [key, match[1]]))!r} is missing; add it"
-    return f"key {key or '(top level)'!r}: {text[0].lower()}{text[1:]}"
-
-
-def _hint(word: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(word, known, 1, 0.5)
-    return f"did you mean {near[0]!r}?" if near else f"known here are {', '.join(sorted(known))}"
-
-
-def _known_at(schema: Any, plain: Any, key: str) -> list[str]:
-    """Names that may stand at the dotted `key` below `schema`: a struct's fields, or the tags of several."""
-    info = msgspec.inspect.type_info(schema)
-    for part in filter(None, key.split(".")):
-        structs = _structs(info)
-        if part in {struct.tag_field for struct in structs}:
-            return [str(struct.tag) for struct in structs]
-        fields = {field.encode_name: field.type for field in _chosen(structs, plain)}
-        info, plain = fields.get(part, info), plain.get(part) if isinstance(plain, dict) else None
-    return [field.encode_name for field in _chosen(_structs(info), plain)]
-
-
-def _structs(info: Any) -> list[Any]:
-    types = info.types if isinstance(info, msgspec.inspect.UnionType) else (info,)
-    return [kind for kind in types if isinstance(kind, msgspec.inspect.StructType)]
-
-
-def _chosen(structs: list[Any], plain: Any) -> tuple[Any, ...]:
-    """Return the fields of the struct that the tag in `plain` names, else of the first."""
-    named = [s for s in structs if isinstance(plain, dict) and s.tag is not None and plain.get(s.tag_field) == s.tag]
-    return next((struct.fields for struct in named or structs), ())
+def read_text(path: Path, what: str) -> str:
+    """Read a small text file in UTF-8, without a byte order mark; raises ConfigError that says what it is to be."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_TEXT_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read {what}: {error.strerror}") from error
+    if len(data) > MAX_TEXT_BYTES:
+        raise ConfigError(f"{path}: cannot read {what}: it is larger than {MAX_TEXT_BYTES >> 10} KiB")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: cannot read {what}: it is not UTF-8 text; save it as UTF-8") from error
 
 
 def locate(secret: str) -> Path:
@@ -172,9 +202,9 @@ def read_password(broker: BrokerConfig) -> str | None:
     if broker.password_file is None:
         return None
     try:
-        return locate(broker.password_file).read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise ConfigError(f"broker.password_file: cannot read {broker.password_file}: {error.strerror}") from error
+        return read_text(locate(broker.password_file), "the password").strip()
+    except ConfigError as error:
+        raise ConfigError(f"broker.password_file: {error}") from error
 
 
 __all__ = [
@@ -182,11 +212,16 @@ __all__ = [
     "Config",
     "DataConfig",
     "DeviceId",
+    "FilePath",
+    "Host",
     "SigningConfig",
     "TlsConfig",
     "TransferConfig",
+    "checked_fields",
     "convert",
+    "home_path",
     "load",
     "locate",
     "read_password",
+    "read_text",
 ]

@@ -1,10 +1,18 @@
 """Every deliberate error says whose fault it is, and so what to do about it."""
 
+from common.plain_text import printable
+
 
 class FedpiError(Exception):
-    """An expected error: its text is one sentence for a person, and the CLI exits with `exit_code`."""
+    """An expected error: its text is one sentence for a person, and the CLI exits with `exit_code`.
+
+    The text may hold names from files and peers: it is made printable, in one line.
+    """
 
     exit_code = 1
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(printable(text))
 
 
 class ConfigError(FedpiError):

@@ -27,6 +27,7 @@ from common.config import BrokerConfig, read_password
 from common.inbox import Inbox
 from common.limits import WINDOW, Limits
 from common.link_events import Broken, Denied, Down, Received, Room, Subscribed, Up, Will
+from common.names import address
 
 CLOSED = 4
 """Connections by MQTT 5 in a row that end without an answer, until 3.1.1 is tried."""
@@ -213,7 +214,7 @@ class Link:
             self._hold(connection)
             if self._stopping.is_set():
                 return
-            self._deliver(Down(self._name, f"{self._broker.host}:{self._broker.port}: {connection.reason}"))
+            self._deliver(Down(self._name, f"{address(self._broker.host, self._broker.port)}: {connection.reason}"))
             if self._broker.protocol == "auto" and self._window == window and connection.was_reached:
                 self._choose_protocol(connection)
             attempt = 0 if connection.was_up else attempt + 1

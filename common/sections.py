@@ -4,10 +4,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import yaml
-
+from common.config import read_text
 from common.errors import ConfigError
 from common.files import write_private
+from common.yaml_text import dump, parse
 
 
 def replace(text: str, sections: Mapping[str, object]) -> str:
@@ -18,13 +18,13 @@ def replace(text: str, sections: Mapping[str, object]) -> str:
     """
     blocks = _blocks(text)
     for key, value in sections.items():
-        written = yaml.safe_dump({key: value}, sort_keys=False)
+        written = dump({key: value})
         blocks[key] = written + _tail(blocks.get(key, ""))
     made = "".join(block if block.endswith("\n") or not block else f"{block}\n" for block in blocks.values())
+    before = parse(text, "the text").plain or {}
     try:
-        wanted = {**(yaml.safe_load(text) or {}), **sections}
-        is_right = yaml.safe_load(made) == wanted
-    except (yaml.YAMLError, TypeError, ValueError):
+        is_right = parse(made, "the result").plain == {**before, **sections}
+    except (ConfigError, TypeError, ValueError):
         is_right = False
     if not is_right:
         raise ConfigError("cannot replace its sections; write the keys at the start of their lines")
@@ -33,11 +33,7 @@ def replace(text: str, sections: Mapping[str, object]) -> str:
 
 def update(path: Path, sections: Mapping[str, object]) -> None:
     """Replace sections of the file `path`, which may not be there yet. Raises ConfigError, WorkError."""
-    try:
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise ConfigError(f"{path}: cannot read the configuration: {reason}") from error
+    text = read_text(path, "the configuration") if path.exists() else ""
     try:
         made = replace(text, sections)
     except ConfigError as error:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
-import yaml
 
+from common.command import listed, option_value
 from common.config import convert
 from common.errors import ConfigError, DataError, WorkError
 from common.files import write_atomic
@@ -65,10 +65,7 @@ def read_task(files: Sequence[Path], *, name: str, options: Sequence[str], examp
         key, is_given, value = option.partition("=")
         if not is_given:
             raise ConfigError(f"--option {option}: write it as KEY=VALUE")
-        try:
-            plain[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--option {option}: {value} is not valid YAML") from error
+        plain[key] = option_value(value, f"--option {option}")
     strategy: Strategy = convert({**plain, "name": name}, AnyStrategy, "--strategy")  # type: ignore[arg-type]
     return Task(files, _read_examples(examples, len(files)), strategy, **flags)
 
@@ -76,8 +73,8 @@ def read_task(files: Sequence[Path], *, name: str, options: Sequence[str], examp
 def _read_examples(text: str | None, files: int) -> list[int]:
     if text is None:
         return [1] * files
-    parts = text.split(",")
-    if len(parts) != files or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+    parts = listed(text)
+    if len(parts) != files or not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise ConfigError(
             f"--examples {text}: give a number above 0 for each of the {count(files, 'file')}, like 60,30"
         )

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from common.command import (
+    PATH,
     Commands,
     config_option_of,
     console,
     json_option,
     print_json,
-    printable,
     verbose_option,
     version_option,
 )
 from common.learning.commands import train
+from common.plain_text import printable
 from common.stopping import stop_on
 from coordinator.experiments import evaluate, plot
 from coordinator.offline import aggregate
@@ -205,8 +206,8 @@ def watch(config_path: Path, seconds: float | None, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--config-folder", type=click.Path(path_type=Path), default="/etc/fedpi", show_default=True)
+@click.argument("bundle", type=PATH)
+@click.option("--config-folder", type=PATH, default="/etc/fedpi", show_default=True)
 def join(bundle: Path, config_folder: Path) -> None:
     """Install BUNDLE, the file that `fedpi-broker enroll monitor` made: what `watch` needs on any machine."""
     from coordinator.joining import join as install
@@ -217,7 +218,7 @@ def join(bundle: Path, config_folder: Path) -> None:
 
 @main.command()
 @config_option
-@click.option("--out", "folder", type=click.Path(path_type=Path), help="Folder to write into [default: STATE/export]")
+@click.option("--out", "folder", type=PATH, help="Folder to write into [default: STATE/export]")
 @click.option("--release", "is_release", is_flag=True, help="Make it the model that every device serves.")
 @click.option("--best", "is_best", is_flag=True, help="Not the newest, but the best by the metric `best_by`.")
 @click.option(
@@ -251,8 +252,8 @@ def export(config_path: Path, folder: Path | None, is_release: bool, as_json: bo
 
 
 @main.command()
-@click.argument("images", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the label CSVs.")
+@click.argument("images", type=PATH)
+@click.option("--out", type=PATH, required=True, help="Folder for the label CSVs.")
 @click.option("--sites", default="2", show_default=True, help="How many sites, or their names: lab,ward.")
 @click.option("--shares", help="The coordinator's share, then each site's [default: 60 % and the rest evenly]")
 @click.option("--unseen", default=0.4, show_default=True, help="Part of each site's images that is held back.")

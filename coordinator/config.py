@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from common.config import BrokerConfig, Config, DataConfig, Port, SigningConfig, TransferConfig, load
+from common.config import BrokerConfig, Config, DataConfig, FilePath, Host, Port, SigningConfig, TransferConfig, load
 from common.errors import ConfigError
 from common.messages import DeviceId, Label, ModelChoice, Pattern, Plan, Ref
 from common.python import Folders, extend_path
@@ -45,7 +45,7 @@ class InitialConfig(Config, frozen=True):
     """Where the first global model comes from: trained on `data`, read from `file`, or random (pretrained if named)."""
 
     source: Literal["train", "file", "random"] = "random"
-    file: str | None = None
+    file: FilePath | None = None
     epochs: Count = 20
     batch_size: Count = 16
     learning_rate: Annotated[float, msgspec.Meta(gt=0, le=100)] = 5e-4
@@ -68,7 +68,7 @@ class MetricsConfig(Config, frozen=True):
     """Where Prometheus finds `/metrics`: nowhere unless `port` is set. It has no password: keep it on loopback."""
 
     port: Port | None = None
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
 
 
 class HomeAssistantConfig(Config, frozen=True):
@@ -81,7 +81,7 @@ class CoordinatorConfig(Config, frozen=True):
     """The whole file. `state` is the folder of the journal and the models."""
 
     federation: DeviceId
-    state: str
+    state: FilePath
     model: ModelChoice
     broker: BrokerConfig = BrokerConfig()
     signing: SigningConfig | None = None

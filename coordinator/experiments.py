@@ -5,9 +5,9 @@ from typing import Any
 
 import click
 
-from common.command import config_option_of, console, json_option, print_json, usual_config
+from common.command import PATH, config_option_of, console, json_option, print_json, usual_config
 from common.errors import ConfigError
-from common.learning.commands import PATH, data_options, model_options, read_model, show_comparison
+from common.learning.commands import data_options, model_options, read_model, show_comparison
 
 
 @click.command()

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.command import printable
 from common.errors import WorkError
+from common.plain_text import printable
 from coordinator.lock import is_served
 from coordinator.round import Phase, Round, Standing
 from coordinator.store import LedgerRow, RoundRow, Run, Store

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, get_args
 
 from common.errors import ConfigError
 from common.health import Flag, Health
+from common.names import address
 from coordinator.config import MetricsConfig
 from coordinator.round import Phase, Standing
 from coordinator.store import DeviceRow, RoundRow, Store, Totals
@@ -69,7 +70,7 @@ def exposed(config: MetricsConfig, journal: Path, federation: str) -> Iterator[N
     try:
         server, thread = start(config.port, config.host, registry)
     except OSError as error:
-        where = f"{config.host}:{config.port}"
+        where = address(config.host, config.port)
         raise ConfigError(f"metrics.port: cannot listen on {where}: {error.strerror}; name another one") from error
     try:
         yield

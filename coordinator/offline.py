@@ -5,15 +5,13 @@ from typing import Any
 
 import click
 
-from common.command import console, json_option, print_json
-
-path_type = click.Path(path_type=Path)
+from common.command import PATH, console, json_option, print_json
 
 
 @click.command()
-@click.argument("files", type=path_type, nargs=-1, required=True)
-@click.option("--out", type=path_type, required=True, help="The new global weights: like G, or .npz.")
-@click.option("--global", "base", type=path_type, help="The global weights G that FILES were trained from.")
+@click.argument("files", type=PATH, nargs=-1, required=True)
+@click.option("--out", type=PATH, required=True, help="The new global weights: like G, or .npz.")
+@click.option("--global", "base", type=PATH, help="The global weights G that FILES were trained from.")
 @click.option("--strategy", "name", default="fedavg", show_default=True, help="See docs/strategies.md.")
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="An option of the strategy.")
 @click.option("--examples", help="Of each file, for strategies that weigh by them: 60,30 [default: all alike]")
@@ -23,7 +21,7 @@ path_type = click.Path(path_type=Path)
     is_flag=True,
     help="Leave out tensors that G does not have, instead of refusing a file.",
 )
-@click.option("--moments", type=path_type, help="Where a server optimiser keeps its moments until the next call.")
+@click.option("--moments", type=PATH, help="Where a server optimiser keeps its moments until the next call.")
 @json_option
 def aggregate(files: tuple[Path, ...], out: Path, as_json: bool, **flags: Any) -> None:
     """Aggregate the weights of FILES (.weights.h5, .h5, .keras, .npz) as a live round does.

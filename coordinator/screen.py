@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from common.chronicle import MemberProgress, PastRound
-from common.command import printable
 from common.health import Health
+from common.plain_text import printable
 from coordinator.attention import attention
 from coordinator.watching import DevicePicture, Picture
 from coordinator.wording import count, duration, headline, size, sparkline, styled, telling

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from common.command import table
+from common.command import listed, table
 from common.errors import ConfigError
 from coordinator.dataset.split import SplitOptions, SplitReport
 from coordinator.wording import count
@@ -18,7 +18,7 @@ SHOWN = 5
 def read_options(*, sites: str, shares: str | None, unseen: float, labels: str, **others: Any) -> SplitOptions:
     """Read the flags; `others` are fields of SplitOptions. Raises ConfigError."""
     names = _site_names(sites)
-    label_names = labels.split(",")
+    label_names = listed(labels)
     if len(label_names) != 2:
         raise ConfigError(f"--labels: {labels!r} is not of the form no,yes")
     return SplitOptions(
@@ -54,7 +54,7 @@ def _site_names(text: str) -> tuple[str, ...]:
     """A number of sites, which become rpi1, rpi2 and so on, or their names."""
     if text.isdigit():
         return tuple(f"rpi{place}" for place in range(1, int(text) + 1))
-    return tuple(name.strip() for name in text.split(","))
+    return listed(text)
 
 
 def _shares(text: str | None, sites: Sequence[str]) -> tuple[float, ...]:
@@ -62,7 +62,7 @@ def _shares(text: str | None, sites: Sequence[str]) -> tuple[float, ...]:
     if text is None:
         return (COORDINATOR_SHARE, *((1 - COORDINATOR_SHARE) / len(sites) for _ in sites))
     try:
-        numbers = [float(part) for part in text.split(",")]
+        numbers = [float(part) for part in listed(text)]
         return tuple(number / sum(numbers) for number in numbers)
     except (ValueError, ZeroDivisionError) as error:
         raise ConfigError(f"--shares: {text!r} is no list like 60,20,20") from error

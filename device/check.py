@@ -16,6 +16,7 @@ from common.inbox import Inbox
 from common.learning import seam
 from common.learning.seam import BUILT_IN_MODELS, Examples
 from common.link import Down, Link, Up
+from common.names import address
 from common.signing import Signer, Verifier
 from common.tls import certificate_until, expiry_warning
 from device.config import DeviceConfig, read_config
@@ -134,7 +135,7 @@ def _identity(config: DeviceConfig) -> Finding:
 
 def _broker(config: DeviceConfig) -> Finding:
     inbox = Inbox()
-    where = f"{config.broker.host}:{config.broker.port}"
+    where = address(config.broker.host, config.broker.port)
     reasons: list[str] = []
     link = Link("check", f"fedpi-{config.federation}-check-{config.device}", config.broker, inbox)
     link.start()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from common.command import (
+    PATH,
     Commands,
     config_option_of,
     console,
@@ -95,10 +96,10 @@ def check(config_path: Path, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=PATH)
 @click.option(
     "--config-folder",
-    type=click.Path(path_type=Path),
+    type=PATH,
     default="/etc/fedpi",
     show_default=True,
     help="Where to install.",
@@ -117,9 +118,9 @@ def join(bundle: Path, config_folder: Path) -> None:
 
 
 @main.command()
-@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=PATH)
 @config_option
-@click.option("--model", type=click.Path(path_type=Path), help="A TFLite file to use instead of the installed release.")
+@click.option("--model", type=PATH, help="A TFLite file to use instead of the installed release.")
 @json_option
 def infer(images: tuple[Path, ...], config_path: Path, model: Path | None, as_json: bool) -> None:
     """Classify images with the installed release. Needs neither a broker nor a running device.

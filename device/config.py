@@ -5,7 +5,16 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from common.config import BrokerConfig, Config, DataConfig, PositiveSeconds, SigningConfig, TransferConfig, load
+from common.config import (
+    BrokerConfig,
+    Config,
+    DataConfig,
+    FilePath,
+    PositiveSeconds,
+    SigningConfig,
+    TransferConfig,
+    load,
+)
 from common.messages import DeviceId
 from common.python import Folders, extend_path
 
@@ -57,7 +66,7 @@ class DeviceConfig(Config, frozen=True):
 
     federation: DeviceId
     device: DeviceId
-    state: str
+    state: FilePath
     broker: BrokerConfig = BrokerConfig()
     signing: SigningConfig | None = None
     data: DataConfig = DataConfig()

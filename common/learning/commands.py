@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from common.command import console, json_option, print_json
+from common.command import PATH, console, json_option, listed, option_value, print_json
 from common.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from common.learning.recipe import Recipe
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-PATH = click.Path(path_type=Path)
 
 
 def data_options(command: Command) -> Command:
@@ -54,7 +53,7 @@ def read_data(source: Path, site: str | None, *, images: Path | None, unseen: Pa
     """Find what the flags name. Raises ConfigError."""
     from common.learning.layouts import Where, find
 
-    names = tuple(name.strip() for name in labels.split(","))
+    names = listed(labels)
     if len(names) != 2:
         raise ConfigError(f"--labels: {labels!r} is not of the form no,yes")
     return find(Where(source, site, images, unseen, (names[0], names[1])))
@@ -62,8 +61,6 @@ def read_data(source: Path, site: str | None, *, images: Path | None, unseen: Pa
 
 def read_model(recipe: Path | None, model: str | None, options: tuple[str, ...], training: dict[str, Any]) -> "Recipe":
     """Read the recipe, with what the flags say over it. Raises ConfigError."""
-    import yaml
-
     from common.learning.recipe import read_recipe
 
     given = {}
@@ -71,7 +68,7 @@ def read_model(recipe: Path | None, model: str | None, options: tuple[str, ...],
         key, equals, value = option.partition("=")
         if not equals:
             raise ConfigError(f"--option: {option!r} is not of the form image_size=96")
-        given[key] = yaml.safe_load(value)
+        given[key] = option_value(value, f"--option {key}")
     return read_recipe(recipe, model, given, {key: value for key, value in training.items() if value is not None})
 
 

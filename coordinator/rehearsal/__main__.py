@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from common.command import Commands, console
+from common.command import PATH, Commands, console
 
 
 @click.group(cls=Commands)
@@ -14,8 +14,8 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--folder", type=click.Path(path_type=Path), default=Path("runs/demo"), show_default=True)
-@click.option("--images", type=click.Path(path_type=Path), help="A folder with yes/ and no/; drawn slices by default.")
+@click.option("--folder", type=PATH, default=Path("runs/demo"), show_default=True)
+@click.option("--images", type=PATH, help="A folder with yes/ and no/; drawn slices by default.")
 @click.option("--weights", help="Pretrained MobileNetV2 weights, or 'imagenet'; the small CNN by default.")
 @click.option("--seed", default=0, show_default=True, help="Of the split and the training.")
 def demo(folder: Path, images: Path | None, weights: str | None, seed: int) -> None:
@@ -28,7 +28,7 @@ def demo(folder: Path, images: Path | None, weights: str | None, seed: int) -> N
 
 
 @main.command()
-@click.option("--folder", type=click.Path(path_type=Path), default=Path("runs/bench"), show_default=True)
+@click.option("--folder", type=PATH, default=Path("runs/bench"), show_default=True)
 @click.option("--devices", multiple=True, type=click.IntRange(1, 200), default=(2, 4, 10), show_default=True)
 @click.option("--rounds", type=click.IntRange(1, 1000), default=10, show_default=True)
 def bench(folder: Path, devices: tuple[int, ...], rounds: int) -> None:
@@ -43,7 +43,7 @@ def bench(folder: Path, devices: tuple[int, ...], rounds: int) -> None:
 
 
 @main.command()
-@click.option("--folder", type=click.Path(path_type=Path), default=Path("runs/aggregation"), show_default=True)
+@click.option("--folder", type=PATH, default=Path("runs/aggregation"), show_default=True)
 @click.option("--devices", type=click.IntRange(5, 1000), default=50, show_default=True)
 @click.option("--strategy", "strategies", multiple=True, help="One of docs/strategies.md, repeatable [default: all]")
 def aggregation(folder: Path, devices: int, strategies: tuple[str, ...]) -> None:
@@ -57,10 +57,10 @@ def aggregation(folder: Path, devices: int, strategies: tuple[str, ...]) -> None
 
 
 @main.command()
-@click.option("--images", type=click.Path(path_type=Path), help="A folder with yes/ and no/.")
+@click.option("--images", type=PATH, help="A folder with yes/ and no/.")
 @click.option("--weights", default="imagenet", show_default=True, help="Pretrained MobileNetV2 weights, or 'imagenet'.")
-@click.option("--folder", type=click.Path(path_type=Path), help="Of the finished cells [default: runs/results]")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("docs"), show_default=True, help="Of results.md.")
+@click.option("--folder", type=PATH, help="Of the finished cells [default: runs/results]")
+@click.option("--out", type=PATH, default=Path("docs"), show_default=True, help="Of results.md.")
 @click.option("--quick", is_flag=True, help="A small comparison on drawn slices; all of it goes into the folder.")
 def results(images: Path | None, weights: str, folder: Path | None, out: Path, quick: bool) -> None:
     """Compare federated training with central training, and each site alone. Goes on where it was interrupted."""

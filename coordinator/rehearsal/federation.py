@@ -11,10 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import yaml
-
 from common.errors import WorkError
 from common.python import child_command
+from common.yaml_text import dump
 from coordinator.store import Run, Store
 
 FEDERATION = "rehearsal"
@@ -216,7 +215,7 @@ class Federation:
 
     def _write(self, name: str, options: Mapping[str, Any]) -> Path:
         path = self.config(name)
-        path.write_text(yaml.safe_dump(dict(options), sort_keys=False), encoding="utf-8")
+        path.write_text(dump(dict(options)), encoding="utf-8")
         return path
 
 

@@ -140,7 +140,7 @@ def test_embedded_broker_serves_both_protocols_in_bounded_memory() -> None:
         assert connections["max_inflight_count"] == 100
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::1", "127.example.com"])  # noqa: S104 - refused
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::1", "[::1]", "127.example.com"])  # noqa: S104 - refused
 def test_embedded_broker_refuses_to_leave_this_machine(host: str) -> None:
     with pytest.raises(ConfigError, match="no access control"):
         embedded.render(ServeConfig(host=host))

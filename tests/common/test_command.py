@@ -1,5 +1,7 @@
 """What every command line owes its user: a sentence, an exit code, plain text in a pipe, a quick --help."""
 
+import json
+import os
 import subprocess
 import sys
 import time
@@ -10,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from common import command
+from common.command import PATH, console, listed, option_value, print_json, table
 from common.errors import ConfigError, DataError, FedpiError, LinkError, PeerError, WorkError
 
 ROOT = Path(__file__).parents[2]
@@ -77,3 +80,57 @@ def test_what_a_peer_wrote_cannot_forge_a_log_line() -> None:
     assert done.stderr.count("\n") == 1
     assert "\x1b" not in done.stderr
     assert "said: no 2026 level=ERROR" in done.stderr
+
+
+# ---- names that files bring ----------------------------------------------------------------------
+
+LATIN_1 = os.fsdecode(b"t\xfcmor.jpg")
+FORGED = "a.png\nbroker ok \x1b[2J"
+
+
+def test_a_name_that_is_not_utf_8_is_printed_with_its_bytes(capsys: pytest.CaptureFixture[str]) -> None:
+    console().print(f"skipped: {LATIN_1}")
+    console().print(table(("file",), [(LATIN_1,)]))
+    print_json({"files": [LATIN_1], LATIN_1: 1})
+    told = capsys.readouterr().out
+    assert told.count(r"t\xfcmor.jpg") == 2
+    assert json.loads(told[told.index("{") :]) == {"files": [r"t\xfcmor.jpg"], r"t\xfcmor.jpg": 1}
+
+
+def test_a_name_forges_no_line_and_steers_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    console().print(f"skipped: {FORGED}")
+    told = capsys.readouterr().out
+    assert told.count("\n") == 1
+    assert "\x1b" not in told
+
+
+def test_an_error_with_such_names_stays_one_line_that_can_be_sent() -> None:
+    told = str(DataError(f"{FORGED} {LATIN_1}: broken"))
+    assert told.isprintable()
+    assert r"t\xfcmor.jpg" in told
+    told.encode()
+
+
+def test_a_path_option_knows_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/pi")
+
+    @click.command()
+    @click.option("--data", type=PATH)
+    def show(data: Path) -> None:
+        click.echo(data)
+
+    assert CliRunner().invoke(show, ["--data=~/images"]).output == "/home/pi/images\n"
+    done = CliRunner().invoke(show, ["--data=~nobody-of-this-name/images"])
+    assert done.exit_code == 2
+    assert "'~nobody-of-this-name' is not known here" in done.output
+
+
+@pytest.mark.parametrize("text", ["no,yes", " no , yes ", "no,yes,", "no, ,yes"])
+def test_a_list_is_split_at_commas_without_blanks(text: str) -> None:
+    assert listed(text) == ("no", "yes")
+
+
+def test_the_value_of_an_option_is_read_as_a_configuration_is() -> None:
+    assert option_value("1e-3", "--option lr") == 0.001
+    with pytest.raises(ConfigError, match="--option lr, line 1: not valid YAML"):
+        option_value("{", "--option lr")
