@@ -24,6 +24,8 @@ from coordinator.dataset.folders import COORDINATOR, write_folders
 from coordinator.dataset.near_copies import Fingerprint, distances, fingerprint, join
 from coordinator.dataset.partition import UNSEEN, Shares, Skew, label_shares
 
+LONGEST = 1024
+"""Longer side in pixels of the images that are compared; larger ones are resized to it."""
 DRAWS = 1000
 """A skew is drawn again where a part would lack a label."""
 
@@ -165,7 +167,7 @@ def find_groups(items: Sequence[Labelled]) -> tuple[list[Group], int, list[str]]
             data = read_image_file(item.path)
             digest = hashlib.sha256(data).digest()
             if digest not in fingerprints:
-                fingerprints[digest] = fingerprint(open_image(data))
+                fingerprints[digest] = fingerprint(open_image(data, LONGEST))
         except DataError as error:
             skipped.append(f"{item.name}: {error}")
         else:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from common.errors import DataError
 from common.learning.course import select
 from common.learning.decoding import decode_image, read_image_file
-from common.learning.images import find_labelled
-from common.learning.seam import Examples, Site
+from common.learning.images import Labelled, find_labelled
+from common.learning.seam import Examples, Images, Site
 from coordinator.dataset.partition import Skew
 from coordinator.dataset.split import Group, SplitOptions, deal, find_groups
 
@@ -52,9 +52,16 @@ def gather(images: Path, image_size: int) -> Pool:
     items = sorted((item for group in groups for item in group.items), key=lambda item: item.name)
     if not items:
         raise DataError(f"{images}: no usable image; add JPEG or PNG files")
-    pixels = np.stack([decode_image(read_image_file(item.path), image_size) for item in items])
+    pixels = np.stack([_decode(item, image_size) for item in items])
     labels = np.array([item.label for item in items], np.int64)
     return Pool(Examples(pixels, labels, tuple(item.name for item in items)), groups)
+
+
+def _decode(item: Labelled, image_size: int) -> Images:
+    try:
+        return decode_image(read_image_file(item.path), image_size)
+    except DataError as error:
+        raise DataError(f"{item.path}: {error}") from error
 
 
 def make_folds(pool: Pool, count: int, seed: int, *, keep_twins: bool) -> list[Fold]:
