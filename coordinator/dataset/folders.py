@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from common.errors import WorkError
-from common.learning.images import Labelled, write_label_csv
+from common.learning.folders import Labelled
+from common.learning.label_csv import write_label_csv
 
 MAIN = "main"
 COORDINATOR = "coordinator"

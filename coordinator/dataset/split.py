@@ -18,7 +18,8 @@ from common.config import Config
 from common.errors import ConfigError, DataError
 from common.files import write_atomic
 from common.learning.decoding import open_image, read_image_file
-from common.learning.images import Labelled, find_labelled, write_label_csv
+from common.learning.folders import Labelled, find_labelled
+from common.learning.label_csv import write_label_csv
 from common.names import name_fault
 from coordinator.dataset.folders import COORDINATOR, write_folders
 from coordinator.dataset.near_copies import Fingerprint, distances, fingerprint, join
@@ -101,10 +102,10 @@ def split(images: Path, out: Path, options: SplitOptions) -> SplitReport:
     if not images.is_dir():
         raise ConfigError(f"{images}: there is no such folder; correct the path")
     try:
-        items = find_labelled(images, options.label_names)
+        found = find_labelled(images, options.label_names)
     except OSError as error:
         raise ConfigError(f"{error.filename}: {error.strerror}; correct the path or its rights") from error
-    groups, exact_copies, skipped = find_groups(items)
+    groups, exact_copies, skipped = find_groups(found.items)
     parts = deal(groups, shares, options)
     report = SplitReport(
         seed=options.seed,
@@ -113,7 +114,7 @@ def split(images: Path, out: Path, options: SplitOptions) -> SplitReport:
         near_copies=sum(len(group.items) - 1 for group in groups) - exact_copies,
         groups=len(groups),
         largest_group=max((len(group.items) for group in groups), default=0),
-        skipped=tuple(skipped),
+        skipped=(*found.skipped, *skipped),
         contradictions=_names(group for group in groups if len({item.label for item in group.items}) > 1),
         twins=_names(group for group in groups if len(group.items) > 1),
         parts=tuple(_describe(name, found, options.label_names) for name, found in parts.items()),

@@ -11,7 +11,9 @@ from PIL import Image
 
 from common.config import DataConfig
 from common.errors import ConfigError, DataError
-from common.learning.images import find_images, load_site, read_label_csv, write_label_csv
+from common.learning.folders import find_images
+from common.learning.images import load_site
+from common.learning.label_csv import read_label_csv, write_label_csv
 from common.learning.seam import load
 
 GRADIENT = np.add.outer(np.arange(40), np.arange(60)).astype(np.uint8) * 2
@@ -132,7 +134,7 @@ def test_a_written_csv_reads_back(site: Path, tmp_path: Path) -> None:
     ("text", "sentence"),
     [
         ("file,label\nno/a.png,0\nno/gone.png,0\n", "line 3: there is no file 'no/gone.png'"),
-        ("file,label\n,0\n", "line 2: there is no file ''"),
+        ("file,label\n,0\n", "line 2: it names no file"),
         ("file,label\nno/a.png,maybe\n", "line 2: the label 'maybe' is unknown; write 'no' or 'yes'"),
         ("file,label\nno/a.png,0\nyes/../no/a.png,1\n", "line 3: .* already stands in line 2"),
         ("no/a.png,0\n", "line 1: the header is"),

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from common.errors import DataError
 from common.learning.course import select
 from common.learning.decoding import decode_image, read_image_file
-from common.learning.images import Labelled, find_labelled
+from common.learning.folders import Labelled, find_labelled
 from common.learning.seam import Examples, Images, Site
 from coordinator.dataset.partition import Skew
 from coordinator.dataset.split import Group, SplitOptions, deal, find_groups
@@ -48,7 +48,7 @@ class Fold:
 
 def gather(images: Path, image_size: int) -> Pool:
     """Read a folder with one folder a label; what is no image is left out. Raises DataError where nothing is left."""
-    groups, _, _ = find_groups(find_labelled(images, LABEL_NAMES))
+    groups, _, _ = find_groups(find_labelled(images, LABEL_NAMES).items)
     items = sorted((item for group in groups for item in group.items), key=lambda item: item.name)
     if not items:
         raise DataError(f"{images}: no usable image; add JPEG or PNG files")
