@@ -19,18 +19,18 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from common import tls
+from common import tls, troubles
 from common.config import BrokerConfig, read_password
 from common.errors import ConfigError, LinkError
 from common.link import Will, send_at_once
 from common.names import address
+from common.troubles import Trouble
 
 OPEN_S = 4.0
 ANSWER_S = 3.0
 KEPT_S = 120
 """How long a broker should keep a kept session, should the check be killed before it clears it."""
 NO_RIGHT = "Not authorized"
-LOGIN_REFUSED = {"Bad user name or password", NO_RIGHT, "Bad authentication method"}
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Connection:
     """A context manager: connected inside, closed in order at its end unless it `vanish`ed.
 
     Entering raises LinkError where nothing listens or nothing answers as a broker of that protocol,
-    ConfigError where the broker refuses the login.
+    ConfigError for what somebody has to mend, such as a login that the broker refuses.
     """
 
     def __init__(self, broker: BrokerConfig, session: Session) -> None:
@@ -71,6 +71,8 @@ class Connection:
         self._client = _new_client(broker, session)
         self._client.on_connect = self._on_connect
         self._client.on_socket_open = send_at_once
+        self._client.on_log = self._on_log
+        self._said = ""
         self._client.on_disconnect = lambda *_: self._on_disconnect()
         self._client.on_message = self._on_message
         self._client.on_publish = lambda _c, _u, mid, code, _p: self._on_answer(mid, [code])
@@ -91,15 +93,21 @@ class Connection:
                 properties=_connect_properties(self._session),
             )
         except (OSError, ValueError) as error:
-            raise LinkError(f"no broker answers at {where}: {error}") from error
+            raise _error(f"no broker answers at {where}", troubles.of_error(error, self._broker)) from error
         self._client.loop_start()
-        if not self._opened.wait(OPEN_S) or self._code is None or self._code.is_failure:
+        self._opened.wait(OPEN_S)
+        if self._code is None or self._code.is_failure:
+            was_closed = self.is_closed
             self.close()
-            if str(self._code) in LOGIN_REFUSED:
-                raise ConfigError(f"{where} refuses the login ({self._code}); give username and password file")
-            said = f"says {self._code}" if self._code else "is no broker, or none that answers"
-            raise LinkError(f"{where} {said} to MQTT {self._session.protocol}")
+            raise _error(f"no connection to {where} by MQTT {self._session.protocol}", self._trouble(was_closed))
         return self
+
+    def _trouble(self, was_closed: bool) -> Trouble:
+        if self._code is not None:
+            return troubles.of_code(str(self._code), self._broker)
+        if was_closed:
+            return troubles.of_closing(self._said or "it gave no reason", self._broker)
+        return Trouble("it is no broker, or none that answers")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -211,6 +219,10 @@ class Connection:
             self.announced = dict(properties.json())  # type: ignore[no-untyped-call]  # paho leaves it untyped
         self._opened.set()
 
+    def _on_log(self, _c: Any, _u: Any, level: int, text: str) -> None:
+        if level == mqtt.MQTT_LOG_ERR:
+            self._said = text
+
     def _on_disconnect(self) -> None:
         self._closed.set()
         self._opened.set()  # or never: whoever waits for it finds no code
@@ -224,6 +236,11 @@ class Connection:
         with self._answered:
             self._answers[mid] = next((str(code) for code in codes if code.is_failure), None)
             self._answered.notify_all()
+
+
+def _error(what: str, trouble: Trouble) -> ConfigError | LinkError:
+    kind = ConfigError if trouble.is_lasting else LinkError
+    return kind(f"{what}: {trouble.text}")
 
 
 def _new_client(broker: BrokerConfig, session: Session) -> mqtt.Client:

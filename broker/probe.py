@@ -23,11 +23,12 @@ from broker.findings import (
     Throughput,
 )
 from common.config import BrokerConfig
-from common.errors import LinkError
+from common.errors import ConfigError, LinkError
 from common.limits import PACKET_OVERHEAD
 from common.link import Will
 from common.names import address
 from common.topics import Kind, topic
+from common.troubles import of_port
 
 PROTOCOLS = ("5", "3.1.1")
 ROUND_TRIPS = 20
@@ -113,6 +114,8 @@ def ask_protocols(broker: BrokerConfig, federation: str) -> Announced:
         except LinkError as error:
             refusal = error
     if not spoken and refusal is not None:
+        if (trouble := of_port(broker)) is not None:
+            raise ConfigError(f"{address(broker.host, broker.port)}: {trouble.text}") from refusal
         raise refusal
     said = spoken.get("5", {})
     return Announced(

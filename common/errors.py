@@ -40,7 +40,14 @@ class WorkError(FedpiError):
 
 
 class DiskFullError(WorkError):
-    """There is no room on the disk: wait until there is (EX_SOFTWARE)."""
+    """The disk takes no data: it is full, read-only or fails. Wait until it does (EX_SOFTWARE).
+
+    `state` says which, as what is wrong with a device.
+    """
+
+    def __init__(self, text: str, state: str = "its disk is full") -> None:
+        super().__init__(text)
+        self.state = state
 
 
 class PeerError(FedpiError):

@@ -7,19 +7,32 @@ from pathlib import Path
 
 from common.errors import ConfigError, DiskFullError, FedpiError, WorkError
 
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-"""Numbers of the errors of a disk, or of a quota, that is full."""
+DISK_STATES = {
+    errno.ENOSPC: "its disk is full",
+    errno.EDQUOT: "its disk is full",
+    errno.EROFS: "its disk is read-only",
+    errno.EIO: "its disk fails",
+}
+"""What a disk that takes no data now, and may again, is like, by the number of the error."""
 
 
 def disk_error(what: str, error: OSError) -> WorkError:
-    """Return what to raise for a disk that failed at `what`: a DiskFullError where room was all that lacked."""
-    kind = DiskFullError if error.errno in FULL else WorkError
-    return kind(f"{what}: {error.strerror}")
+    """Return what to raise for a disk that failed at `what`: a DiskFullError where waiting may help."""
+    if (state := DISK_STATES.get(error.errno or 0)) is not None:
+        return DiskFullError(f"{what}: {error.strerror}", state)
+    return WorkError(f"{what}: {error.strerror}")
+
+
+def unreadable(what: str, error: OSError) -> FedpiError:
+    """Return what to raise for a file of the operator's that `what` names: only a failing disk mends itself."""
+    if error.errno == errno.EIO:
+        return disk_error(what, error)
+    return ConfigError(f"{what}: {error.strerror}; correct the path, or who may read it")
 
 
 def state_error(what: str, error: OSError) -> FedpiError:
     """Return what to raise where a state folder cannot be used: ConfigError unless it is the disk that fails."""
-    if error.errno in {*FULL, errno.EROFS, errno.EIO}:
+    if error.errno in DISK_STATES:
         return disk_error(what, error)
     return ConfigError(f"{what}: {error.strerror}; correct 'state', or run this as the account that the folder is of")
 

@@ -12,7 +12,6 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -22,49 +21,26 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from common import tls
+from common import tls, troubles
 from common.config import BrokerConfig, read_password
+from common.connection import Connection
+from common.errors import FedpiError
 from common.inbox import Inbox
-from common.limits import WINDOW, Limits
+from common.limits import PACKET_LEAST, WINDOW, Limits
 from common.link_events import Broken, Denied, Down, Received, Room, Subscribed, Up, Will
 from common.names import address
+from common.troubles import Trouble
 
 CLOSED = 4
 """Connections by MQTT 5 in a row that end without an answer, until 3.1.1 is tried."""
 _V5, _V311 = mqtt.MQTTv5, mqtt.MQTTv311
 
 
-@dataclass
-class _Connection:
-    """One paho client from CONNECT to its end, and what is unacknowledged on it."""
-
-    client: mqtt.Client
-    ended: threading.Event = field(default_factory=threading.Event)
-    reason: str = "the connection closed"
-    trouble: str = ""
-    """What paho logged of the socket: it gives no reason of its own for a TLS alert."""
-    line: "mqtt.SocketLike | None" = None  # paho defines it for type checkers only
-    has_failed: bool = False
-    is_up: bool = False
-    was_reached: bool = False
-    was_refused: bool = False
-    was_up: bool = False
-    unacknowledged: int = 0
-    topics: dict[int, str] = field(default_factory=dict)
-
-    def end(self) -> None:
-        """Close it, in order where that is still possible; the link's thread makes the next one."""
-        line, self.is_up, self.line = self.line, False, None
-        self.client.disconnect()
-        if line is not None:
-            line.close()
-        self.ended.set()
-
-
 class Link:
     """One named connection that keeps itself alive. All methods belong to the thread that reads the inbox.
 
-    `will` is called in the link's own thread, before every attempt to connect.
+    `will` is called in the link's own thread, before every attempt to connect. Making one raises ConfigError where
+    the configuration cannot work; a file that becomes unusable later is a reason for `Down` like any other.
     """
 
     def __init__(
@@ -83,8 +59,10 @@ class Link:
         self._deliver = inbox.put
         self._will = will
         self._password = read_password(broker)
+        if broker.tls is not None:
+            tls.context(broker.tls)
         self._stopping = threading.Event()
-        self._connection: _Connection | None = None
+        self._connection: Connection | None = None
         self._protocol = _V311 if broker.protocol == "3.1.1" else _V5
         self._window = WINDOW
         self._closed = 0
@@ -120,7 +98,7 @@ class Link:
             properties.CorrelationData = correlation
         info = connection.client.publish(topic, payload, qos=1, retain=retain, properties=properties)
         connection.topics[info.mid] = topic
-        return info.mid
+        return int(info.mid)
 
     def is_under_way(self, message: int) -> bool:
         """Whether the message with that id was published on this connection, and is not acknowledged yet."""
@@ -152,7 +130,7 @@ class Link:
                 return
             self._inbox.serve(left)
 
-    def _up(self) -> _Connection | None:
+    def _up(self) -> Connection | None:
         connection = self._connection
         return connection if connection is not None and connection.is_up else None
 
@@ -165,7 +143,7 @@ class Link:
         if connection.has_failed:
             connection.end()
             return None
-        return connection.line.fileno()
+        return int(connection.line.fileno())
 
     def has_pending(self) -> bool:
         connection = self._connection
@@ -206,7 +184,7 @@ class Link:
     def _keep_connected(self) -> None:
         attempt = 0
         while not self._stopping.is_set():
-            connection, window = _Connection(self._new_client()), self._window
+            connection, window = Connection(self._bare_client()), self._window
             self._connection = connection
             if self._stopping.is_set():  # stop() may have looked for a connection before this one was there
                 connection.ended.set()
@@ -214,24 +192,27 @@ class Link:
             self._hold(connection)
             if self._stopping.is_set():
                 return
-            self._deliver(Down(self._name, f"{address(self._broker.host, self._broker.port)}: {connection.reason}"))
+            if connection.was_reached and not (connection.was_answered or connection.was_refused):
+                connection.explain(troubles.of_closing(connection.reason, self._broker))
+            where = address(self._broker.host, self._broker.port)
+            self._deliver(Down(self._name, f"{where}: {connection.reason}", connection.is_lasting))
             if self._broker.protocol == "auto" and self._window == window and connection.was_reached:
                 self._choose_protocol(connection)
             attempt = 0 if connection.was_up else attempt + 1
             # Full jitter, so that a fleet does not return to a restarted broker in one wave.
             self._stopping.wait(random.uniform(0.0, min(self._broker.reconnect_max_s, 0.5 * 2 ** min(attempt, 10))))  # noqa: S311 - not a secret
 
-    def _choose_protocol(self, connection: _Connection) -> None:
+    def _choose_protocol(self, connection: Connection) -> None:
         """Fall back to 3.1.1 where a broker does not take MQTT 5: it refuses, or closes the line time and again.
 
         What closes it once may be a proxy whose broker has just died: with 3.1.1 we would not hear its limits.
         """
-        is_answered = connection.was_up or connection.was_refused
+        is_answered = connection.was_answered or connection.was_refused
         self._closed = 0 if is_answered else self._closed + 1
         is_hopeless = connection.was_refused or self._closed >= CLOSED
         self._protocol = _V311 if self._protocol == _V5 and is_hopeless else _V5
 
-    def _hold(self, connection: _Connection) -> None:
+    def _hold(self, connection: Connection) -> None:
         """Connect and stay connected until it ends; `connection.reason` tells why it did."""
         client = connection.client
         guard = partial(self._guarded, connection)
@@ -242,9 +223,13 @@ class Link:
         client.on_subscribe = guard(lambda _c, _u, mid, codes, _p: self._on_subscribe(connection, mid, codes))
         client.on_message = guard(lambda _c, _u, message: self._on_message(message))
         try:
+            self._equip(client)
             client.connect(self._broker.host, self._broker.port, self._broker.keepalive_s)
-        except (OSError, ValueError) as error:
+        except FedpiError as error:
             connection.reason = str(error)
+            return
+        except (OSError, ValueError) as error:
+            connection.explain(troubles.of_error(error, self._broker))
             return
         connection.was_reached = True
         connection.line = client.socket()
@@ -254,7 +239,7 @@ class Link:
         connection.ended.wait()
         client.disconnect()  # does nothing, unless stop() came while we were connecting
 
-    def _guarded(self, connection: _Connection, callback: Callable[..., None]) -> Callable[..., None]:
+    def _guarded(self, connection: Connection, callback: Callable[..., None]) -> Callable[..., None]:
         """Carry what `callback` raises to the loop: paho would log it and go on."""
 
         def guarded(*args: object) -> None:
@@ -266,14 +251,17 @@ class Link:
 
         return guarded
 
-    def _new_client(self) -> mqtt.Client:
-        client = mqtt.Client(
+    def _bare_client(self) -> mqtt.Client:
+        return mqtt.Client(
             CallbackAPIVersion.VERSION2,
             client_id=self._client_id,
             clean_session=None if self._protocol == _V5 else True,
             protocol=self._protocol,
             reconnect_on_failure=False,
         )
+
+    def _equip(self, client: mqtt.Client) -> None:
+        """Let it log in, and leave a will; raises ConfigError, WorkError for a file that became unusable."""
         client.max_inflight_messages_set(self._window)
         client.on_socket_open = send_at_once
         if self._broker.username is not None:
@@ -283,14 +271,14 @@ class Link:
         if self._will is not None:
             will = self._will()
             client.will_set(will.topic, will.payload, qos=1, retain=True)
-        return client
 
-    def _on_connect(self, connection: _Connection, code: ReasonCode, properties: Properties | None) -> None:
+    def _on_connect(self, connection: Connection, code: ReasonCode, properties: Properties | None) -> None:
         if code.is_failure:
             connection.was_refused = True
-            connection.reason = str(code)
+            connection.explain(self._of(code))
             connection.has_failed = True
             return
+        connection.was_answered = True
         window = getattr(properties, "ReceiveMaximum", self._window)
         if window < self._window:  # paho does not read it, and takes a window only before it connects
             self._window = window
@@ -298,10 +286,17 @@ class Link:
             connection.has_failed = True
             return
         announced = getattr(properties, "MaximumPacketSize", None)
+        if announced is not None and announced < PACKET_LEAST:
+            connection.explain(troubles.of_limit(announced))
+            connection.has_failed = True
+            return
         known = [size for size in (announced, self._broker.packet_limit_bytes) if size is not None]
         self.limits = Limits("5" if self._protocol == _V5 else "3.1.1", min(known, default=None), self._window)
         connection.is_up = connection.was_up = True
         self._deliver(Up(self._name, self.limits))
+
+    def _of(self, code: ReasonCode) -> Trouble:
+        return troubles.of_code(str(code), self._broker)
 
     def _on_message(self, message: mqtt.MQTTMessage) -> None:
         try:
@@ -314,16 +309,16 @@ class Link:
         self._inbox.put(Received(self._name, topic, payload, answer_to, correlation), len(payload))
 
     @staticmethod
-    def _on_log(connection: _Connection, level: int, text: str) -> None:
+    def _on_log(connection: Connection, level: int, text: str) -> None:
         if level == mqtt.MQTT_LOG_ERR:
             connection.trouble = text
 
-    def _on_disconnect(self, connection: _Connection, code: ReasonCode) -> None:
+    def _on_disconnect(self, connection: Connection, code: ReasonCode) -> None:
         if not connection.has_failed:
-            connection.reason = connection.trouble or str(code)
+            connection.explain(Trouble(connection.trouble) if connection.trouble else self._of(code))
             connection.has_failed = True
 
-    def _on_publish(self, connection: _Connection, mid: int, code: ReasonCode) -> None:
+    def _on_publish(self, connection: Connection, mid: int, code: ReasonCode) -> None:
         connection.unacknowledged -= 1
         topic = connection.topics.pop(mid, "")
         if code.is_failure:
@@ -331,7 +326,7 @@ class Link:
         if connection.unacknowledged == self.limits.window // 2:
             self._deliver(Room(self._name))
 
-    def _on_subscribe(self, connection: _Connection, mid: int, codes: list[ReasonCode]) -> None:
+    def _on_subscribe(self, connection: Connection, mid: int, codes: list[ReasonCode]) -> None:
         topic = connection.topics.pop(mid, "")
         refused = next((code for code in codes if code.is_failure), None)
         if refused is not None:

@@ -15,10 +15,14 @@ class Up:
 
 @dataclass(frozen=True)
 class Down:
-    """The connection `link` broke or could not be made; the link tries again by itself."""
+    """The connection `link` broke or could not be made; the link tries again by itself.
+
+    `is_lasting`: the reason is one that somebody has to mend.
+    """
 
     link: str
     reason: str
+    is_lasting: bool = False
 
 
 @dataclass(frozen=True)

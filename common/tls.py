@@ -1,13 +1,20 @@
 """TLS to the broker: at least 1.2, the host's name checked; and when our own certificate ends."""
 
+import contextlib
+import datetime as dt
 import logging
 import ssl
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common.config import TlsConfig, locate
-from common.errors import ConfigError
+from common.errors import ConfigError, LinkError, WorkError
+from common.files import unreadable
 from common.journal import tags
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 log = logging.getLogger(__name__)
 
@@ -16,17 +23,57 @@ WARN_S = 30 * 86_400.0
 
 
 def context(tls: TlsConfig) -> ssl.SSLContext:
-    """Return what a connection needs; raises ConfigError where a file cannot be used."""
+    """Return what a connection needs. Raises ConfigError, or WorkError for a failing disk, that names the file."""
+    _read("ca", tls.ca)
     try:
         made = ssl.create_default_context(cafile=tls.ca)
-        made.minimum_version = ssl.TLSVersion.TLSv1_2
-        if tls.certificate is not None:
-            made.load_cert_chain(tls.certificate, None if tls.key is None else str(locate(tls.key)))
-    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        said = getattr(error, "strerror", None) or error
-        named = ", ".join(filter(None, (tls.ca, tls.certificate, tls.key)))
-        raise ConfigError(f"broker.tls: cannot use {named}: {said}") from error
+    except ssl.SSLError as error:
+        raise ConfigError(f"broker.tls: ca: {tls.ca} holds no certificate in PEM; take the broker's ca.crt") from error
+    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    if tls.certificate is not None:
+        _load_own(made, tls.certificate, tls.key)
     return made
+
+
+def requirement() -> ssl.SSLContext:
+    """Return what it takes to find out whether a port speaks TLS: nothing is sent over it, nobody is trusted."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    made.check_hostname, made.verify_mode = False, ssl.CERT_NONE
+    return made
+
+
+def _load_own(made: ssl.SSLContext, certificate: str, key: str | None) -> None:
+    """Load our certificate and its key, without a question to whoever sits at the terminal."""
+    _load_certificate(certificate)
+    found = certificate if key is None else str(locate(key))
+    named = f"broker.tls: key: {key or certificate}"
+    content = _read("key" if key else "certificate", found)
+    if b"ENCRYPTED" in content:
+        raise ConfigError(f"{named} is encrypted; decrypt it by: openssl pkey -in OLD -out NEW, and chmod 600 NEW")
+    try:
+        made.load_cert_chain(certificate, found, password="")
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise ConfigError(f"{named} does not belong to {certificate}; name the two of one identity") from error
+        raise ConfigError(f"{named} holds no private key in PEM that can be used; name the right file") from error
+    except OSError as error:
+        raise unreadable(f"{named}: cannot read", error) from error
+
+
+def _read(key: str, path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise unreadable(f"broker.tls: {key}: cannot read {path}", error) from error
+
+
+def _load_certificate(path: str) -> "x509.Certificate":
+    from cryptography import x509
+
+    try:
+        return x509.load_pem_x509_certificate(_read("certificate", path))
+    except ValueError as error:
+        raise ConfigError(f"broker.tls: certificate: {path} is no certificate in PEM; name the right file") from error
 
 
 class CertificateWatch:
@@ -52,18 +99,31 @@ class CertificateWatch:
 
 
 def certificate_until(tls: TlsConfig | None) -> float | None:
-    """Return when our own certificate ends, in Unix seconds; None without one. Raises ConfigError."""
+    """Return when our own certificate ends, in Unix seconds; None without one. Raises ConfigError, WorkError."""
     if tls is None or tls.certificate is None:
         return None
-    from cryptography import x509
+    return _load_certificate(tls.certificate).not_valid_after_utc.timestamp()
 
-    try:
-        certificate = x509.load_pem_x509_certificate(Path(tls.certificate).read_bytes())
-    except OSError as error:
-        raise ConfigError(f"broker.tls.certificate: cannot read {tls.certificate}: {error.strerror}") from error
-    except ValueError as error:
-        raise ConfigError(f"broker.tls.certificate: {tls.certificate} is no certificate in PEM") from error
-    return certificate.not_valid_after_utc.timestamp()
+
+def certificate_fault(tls: TlsConfig | None) -> ConfigError | LinkError | None:
+    """Return what is wrong with the time of our own certificate; None where it holds, or cannot be read.
+
+    That it has ended is the operator's to mend; that it does not hold yet may pass, when the clock is set.
+    """
+    if tls is None or tls.certificate is None:
+        return None
+    with contextlib.suppress(ConfigError, WorkError):
+        found, now = _load_certificate(tls.certificate), dt.datetime.now(dt.UTC)
+        if now > found.not_valid_after_utc:
+            ended = f"{found.not_valid_after_utc:%Y-%m-%d}"
+            return ConfigError(
+                f"the certificate {tls.certificate} has ended on {ended}: renew it by fedpi-broker renew"
+            )
+        if now < found.not_valid_before_utc:
+            begin = f"{found.not_valid_before_utc:%Y-%m-%d}"
+            said = f"holds from {begin} on, and this machine's clock says {now:%Y-%m-%d}: set the clock"
+            return LinkError(f"the certificate {tls.certificate} {said}")
+    return None
 
 
 def expiry_warning(until: float | None, now: float | None = None) -> str:

@@ -1,6 +1,8 @@
 """What stands between a device and its work: one finding a question, asked before round 1."""
 
 import importlib.util
+import os
+import pwd
 import shutil
 import tempfile
 import time
@@ -10,21 +12,33 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+
 from common.config import DataConfig
 from common.errors import ConfigError, FedpiError, LinkError, WorkError
 from common.inbox import Inbox
 from common.learning import seam
 from common.learning.seam import BUILT_IN_MODELS, Examples
-from common.link import Down, Link, Up
+from common.limits import Limits
+from common.link import CLOSED, Broken, Denied, Down, Link, Subscribed, Up
 from common.names import address
 from common.signing import Signer, Verifier
-from common.tls import certificate_until, expiry_warning
+from common.tls import certificate_fault, certificate_until, context, expiry_warning
+from common.topics import Kind, topic
+from common.troubles import of_port
+from common.verified import read_verified
+from device.account import run_as, service_account
 from device.config import DeviceConfig, read_config
 from device.fitness import MB, unfitness
 from device.health import ask_timedatectl, is_timesyncd_right, read_health
-from device.inference import find_interpreter
+from device.inference import Classifier, find_interpreter
+from device.store import current_release
 
 BROKER_S = 5.0
+AGAIN_S = 0.2
+"""Longest pause between two attempts to connect."""
+TRIES = CLOSED + 3
+"""Attempts after which the answer is no: `run` falls back to MQTT 3.1.1 before."""
 IMAGE_SIZE = 32
 """Pixels a side at which images are loaded to see that they can be."""
 FREE_MB = 200
@@ -42,7 +56,19 @@ class Finding:
 
 
 def examine(path: Path) -> list[Finding]:
-    """Check the device that the configuration file `path` describes, in the order in which to mend what is wrong."""
+    """Check the device that the configuration file `path` describes, in the order in which to mend what is wrong.
+
+    Root checks as the service's account, in a process of its own. Raises WorkError where that one ends by itself.
+    """
+    if (account := service_account()) is None:
+        return _examine(path)
+    path = path.absolute()
+    answer = run_as(account, path.parent / "device", lambda: msgspec.json.encode(_examine(path)))
+    text = f"what follows was checked as {account.pw_name}, the service's account"
+    return [Finding("account", "ok", text), *msgspec.json.decode(answer, type=list[Finding])]
+
+
+def _examine(path: Path) -> list[Finding]:
     try:
         config = read_config(path)
     except ConfigError as error:
@@ -65,8 +91,20 @@ def _state(config: DeviceConfig) -> Finding:
             free_mb = shutil.disk_usage(config.folder).free >> 20
     except OSError as error:
         raise WorkError(f"state: cannot write to {config.folder}: {error.strerror}; correct it") from error
+    if others := _not_ours(config.folder):
+        user = pwd.getpwuid(os.geteuid()).pw_name
+        raise WorkError(
+            f"state: {user} may not read and write {others[0]}, and {len(others) - 1} more; give them to it: "
+            f"chown -R {user} {config.folder}"
+        )
     text = f"{config.folder} is writable, {free_mb:,} MB free"
     return Finding("", "ok" if free_mb >= FREE_MB else "warn", text)
+
+
+def _not_ours(folder: Path) -> list[Path]:
+    """Return files and folders of the state that the service could not read or write."""
+    found = [Path(root, name) for root, folders, files in os.walk(folder) for name in (*folders, *files)]
+    return sorted(path for path in found if not path.is_symlink() and not os.access(path, os.R_OK | os.W_OK))
 
 
 def _health(config: DeviceConfig) -> Finding:
@@ -118,11 +156,20 @@ def _serving(config: DeviceConfig) -> Finding:
         if config.serving.process == "child":
             raise ConfigError(f"{error}, or set serving.process to 'off'") from error
         return Finding("", "warn", str(error))
-    return Finding("", "ok", f"{package} {_version(package)}, serving.process is {config.serving.process}")
+    text = f"{package} {_version(package)}, serving.process is {config.serving.process}"
+    if (release := current_release(config.folder)) is not None:
+        content = read_verified(config.folder / release.file)
+        Classifier(release.release, content, release.labels, config.serving.threads)
+        text = f"{text}, release {release.release} is whole"
+    return Finding("", "ok", text)
 
 
 def _identity(config: DeviceConfig) -> Finding:
     Signer(config.signing), Verifier(config.signing)
+    if config.broker.tls is not None:
+        context(config.broker.tls)
+    if (fault := certificate_fault(config.broker.tls)) is not None:
+        raise fault
     until = certificate_until(config.broker.tls)
     if until is None:
         return Finding(
@@ -134,27 +181,49 @@ def _identity(config: DeviceConfig) -> Finding:
 
 
 def _broker(config: DeviceConfig) -> Finding:
-    inbox = Inbox()
-    where = address(config.broker.host, config.broker.port)
-    reasons: list[str] = []
-    link = Link("check", f"fedpi-{config.federation}-check-{config.device}", config.broker, inbox)
+    """Connect as `run` does, only sooner again, until both versions of the protocol were tried."""
+    inbox, broker = Inbox(), msgspec.structs.replace(config.broker, reconnect_max_s=AGAIN_S)
+    link = Link("check", f"fedpi-{config.federation}-check-{config.device}", broker, inbox)
     link.start()
+    downs: list[Down] = []
     try:
         end = time.monotonic() + BROKER_S
-        while (now := time.monotonic()) < end and len(reasons) < 2:  # two, for the two versions of the protocol
+        while (now := time.monotonic()) < end and len(downs) < TRIES:
             match inbox.get(end - now):
                 case Up(limits=limits):
-                    packets = (
-                        f"packets up to {limits.packet_bytes:,} bytes" if limits.packet_bytes else "no packet limit"
-                    )
-                    announced = f"{packets}, {limits.window} publishes at once"
-                    return Finding("", "ok", f"{where} speaks MQTT {limits.protocol}: {announced}")
-                case Down(reason=reason):
-                    reasons.append(reason)
+                    return _rights(config, link, inbox, limits)
+                case Down() as down:
+                    downs.append(down)
+                case Broken(error=error):
+                    raise error
     finally:
         link.stop()
-    reason = reasons[-1] if reasons else f"{where} does not answer within {BROKER_S:g} s"
-    raise LinkError(f"no connection to the broker: {reason}; check 'broker' and the broker's log")
+    where = address(broker.host, broker.port)
+    silence = Down("", f"{where} does not answer within {BROKER_S:g} s; look whether it is a broker of MQTT")
+    worst = next((down for down in downs if down.is_lasting), (downs or [silence])[-1])
+    if not worst.is_lasting and (trouble := of_port(broker)) is not None:
+        worst = Down("", f"{where}: {trouble.text}", trouble.is_lasting)
+    kind = ConfigError if worst.is_lasting else LinkError
+    raise kind(f"no connection to the broker: {worst.reason}")
+
+
+def _rights(config: DeviceConfig, link: Link, inbox: Inbox, limits: Limits) -> Finding:
+    """Ask for what the device needs to hear, and say what the broker carries."""
+    name, where = topic(Kind.DEV_CMD, config.federation, device=config.device), config.broker
+    link.subscribe(name)
+    end = time.monotonic() + BROKER_S
+    while (now := time.monotonic()) < end:
+        match inbox.get(end - now):
+            case Denied(reason=reason):
+                raise ConfigError(f"the broker lets {config.device} in, and not hear {name}: {reason}; enrol that name")
+            case Down(reason=reason):
+                raise LinkError(f"the broker ended the connection: {reason}")
+            case Subscribed():
+                packets = f"packets up to {limits.packet_bytes:,} bytes" if limits.packet_bytes else "no packet limit"
+                announced = f"{packets}, {limits.window} publishes at once"
+                spoken = f"{address(where.host, where.port)} speaks MQTT {limits.protocol}"
+                return Finding("", "ok", f"{spoken}: {announced}")
+    raise LinkError(f"the broker lets {config.device} in, and does not answer within {BROKER_S:g} s; see its log")
 
 
 def _version(package: str) -> str:
