@@ -14,6 +14,7 @@ from common.config import convert
 from common.errors import ConfigError, DataError, WorkError
 from common.files import write_atomic
 from common.learning import weight_files
+from common.learning.matching import match, shapes_of
 from common.learning.weight_files import NamedTensors
 from common.weights import Spec, Tensor, difference, pack, spec_of, unpack, update_of
 from coordinator.aggregation import Aggregation, Contribution, aggregate
@@ -137,7 +138,7 @@ def _prepare(task: Task, named: NamedTensors, spec: Spec, folder: Path) -> Aggre
 
 def _fitting(file: Path, found: NamedTensors, spec: Spec, *, is_shared_only: bool) -> list[Tensor]:
     """Bring a file's tensors into the order of `spec`; raises DataError that names the file and the tensor."""
-    names = weight_files.match({tensor.name: None for tensor in spec}, found)
+    names = match({tensor.name: tensor.shape for tensor in spec}, shapes_of(found))
     missing = [tensor.name for tensor in spec if tensor.name not in names]
     if missing:
         raise DataError(f"{file}: it has no tensor {missing[0]!r}, which the global weights have{_more(missing)}")

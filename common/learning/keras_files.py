@@ -1,32 +1,53 @@
-"""A Keras model's weights in files: written by Keras, read by the names of layers."""
+"""A Keras model's weights in files: written by Keras, read as data and laid in by the names of layers."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.errors import ConfigError, WorkError
+from common.errors import DataError, WorkError
 from common.learning import weight_files
-from common.learning.weight_files import STATISTICS, SUFFIXES
+from common.learning.matching import Pairs, match_all, shapes_of
+from common.learning.tensor_names import STATISTICS, count_places
+from common.learning.weight_files import WeightFile, suffix_of
 from common.weights import Tensor
 
 
 def names(model: Any) -> list[str]:
     """Name the tensors of `model.weights`, in their order, as `weight_files` does."""
-    found = {id(variable): name for name, variable in _named(model, "")}
+    found = {id(variable): name for name, _, variable in _named(model)}
     return [found[id(variable)] for variable in model.weights]
+
+
+def read(model: Any, path: Path) -> list[Tensor]:
+    """Read the weights of `model` from a file that holds these and no others. Raises DataError."""
+    file = weight_files.load(path)
+    own = dict(zip(names(model), model.weights, strict=True))
+    partners = _partners(model, file, path)
+    if missing := [name for name in own if name not in partners]:
+        raise DataError(f"{path}: holds no weights of this model: it has no tensor {_first(missing)} of the model's")
+    if surplus := sorted(file.tensors.keys() - set(partners.values())):
+        raise DataError(
+            f"{path}: holds no weights of this model: the model has no tensor {_first(surplus)} of the file's"
+        )
+    for name, partner in partners.items():
+        if (found := file.tensors[partner].shape) != (wanted := tuple(own[name].shape)):
+            raise DataError(
+                f"{path}: holds no weights of this model: tensor {partner!r} has shape {list(found)}"
+                f" where the model has {list(wanted)}"
+            )
+    return [file.tensors[partners[name]].astype(variable.dtype, copy=False) for name, variable in own.items()]
 
 
 def lay_over(model: Any, weights: Sequence[Tensor], path: Path) -> tuple[list[Tensor], int]:
     """Put the tensors of `path` over those of `weights` with the same layer and shape; also returns their number.
 
-    Raises DataError where the file is damaged, ConfigError where its name says no kind of weight file.
+    Raises DataError where the file is damaged, or does not say which layer is which.
     """
-    found = weight_files.read(path)
-    own = dict(zip(names(model), weights, strict=True))
-    partners = weight_files.match(own, found)
+    file = weight_files.load(path)
+    partners = _partners(model, file, path)
     laid, count = [], 0
-    for name, tensor in own.items():
-        other = found[partners[name]] if name in partners else None
+    for name, tensor in zip(names(model), weights, strict=True):
+        other = file.tensors[partners[name]] if name in partners else None
         is_fit = other is not None and other.shape == tensor.shape
         laid.append(other.astype(tensor.dtype) if other is not None and is_fit else tensor)
         count += is_fit
@@ -35,9 +56,7 @@ def lay_over(model: Any, weights: Sequence[Tensor], path: Path) -> tuple[list[Te
 
 def save(model: Any, path: Path) -> None:
     """Write the kind of file that the name of `path` ends in. Raises ConfigError for another, WorkError."""
-    suffix = next((known for known in SUFFIXES if path.name.endswith(known)), None)
-    if suffix is None:
-        raise ConfigError(f"{path}: the name of a weight file must end in {', '.join(SUFFIXES)}")
+    suffix = suffix_of(path)
     draft = path.with_name(f".draft-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,11 +70,30 @@ def save(model: Any, path: Path) -> None:
         raise WorkError(f"{path}: cannot write the model: {error.strerror or error}") from error
 
 
-def _named(model: Any, above: str) -> Iterator[tuple[str, Any]]:
-    for layer in model.layers:
+def _partners(model: Any, file: WeightFile, path: Path) -> Pairs:
+    """Return which tensor of the file stands for which one of the model."""
+    if not file.is_by_place:
+        return match_all({name: tuple(variable.shape) for name, _, variable in _named(model)}, shapes_of(file.tensors))
+    places = {place: tuple(variable.shape) for _, place, variable in _named(model)}
+    if places != shapes_of(file.tensors):
+        raise DataError(
+            f"{path}: it names layers by class and place only, as Keras 2.13 to 3.5 does, and has other ones than the"
+            " model, so that nothing says which is which; save the whole model instead, as .keras"
+        )
+    return {name: place for name, place, _ in _named(model)}
+
+
+def _first(names: Sequence[str]) -> str:
+    return repr(names[0]) + (f" (and {len(names) - 1} more)" if len(names) > 1 else "")
+
+
+def _named(model: Any, above: str = "", place_above: str = "") -> Iterator[tuple[str, str, Any]]:
+    """Yield each variable with its name by layers, and by the layers' classes and places."""
+    places = count_places(type(layer).__name__ for layer in model.layers)
+    for layer, place in zip(model.layers, places, strict=True):
         if hasattr(layer, "layers"):
-            yield from _named(layer, f"{above}{layer.name}/")
-        else:
-            for place, variable in enumerate(layer.weights):
-                name = variable.name if variable.name in STATISTICS else str(place)
-                yield f"{above}{layer.name}/{name}", variable
+            yield from _named(layer, f"{above}{layer.name}/", f"{place_above}{place}/")
+            continue
+        for number, variable in enumerate(layer.weights):
+            name = variable.name if variable.name in STATISTICS else str(number)
+            yield f"{above}{layer.name}/{name}", f"{place_above}{place}/{name}", variable

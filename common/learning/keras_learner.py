@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import ConfigError, DataError, WorkError
+from common.errors import ConfigError, WorkError
 from common.learning import conversion, keras_files
 from common.learning.augmentation import Augmentation, draw
 from common.learning.course import Course, Patience, balance, batches, chart, hold_out
@@ -77,20 +77,11 @@ class KerasLearner:
         return _values(fresh)
 
     def read(self, path: Path) -> list[Tensor]:
-        """Read a `.keras`, `.weights.h5`, `.h5` or `.npz` file. Raises DataError where it is none or of another model.
+        """Read a file that holds the weights of this model and no others: see `weight_files`. Raises DataError.
 
-        Tensors are matched by the names of their layers; where these differ, by their places, as Keras does.
+        Tensors are matched by the names of their layers, and by shapes where these leave no choice.
         """
-        if not path.is_file():
-            raise DataError(f"{path}: there is no such file")
-        weights, count = self.lay_over(_values(self._model), path)
-        if count == len(weights):
-            return weights
-        try:
-            self._model.load_weights(path)
-        except (OSError, ValueError, KeyError) as error:
-            raise DataError(f"{path}: holds no weights of this model: {_first_line(error)}") from error
-        return _values(self._model)
+        return keras_files.read(self._model, path)
 
     def lay_over(self, weights: list[Tensor], path: Path) -> tuple[list[Tensor], int]:
         """Put the tensors of a file over those of the same layer and shape; returns how many there were as well."""
@@ -224,10 +215,6 @@ def _norms(model: Any) -> list[Any]:
         if is_behind and isinstance(layer, keras.layers.BatchNormalization):
             found.append(layer)
     return found
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:300]
 
 
 def _image_size(model: Any) -> int:

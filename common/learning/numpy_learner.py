@@ -1,7 +1,6 @@
 """A trainer without TensorFlow behind the same seam: for tests, and for benchmarks of everything but training."""
 
 import time
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from common.config import Config, DataConfig, convert
 from common.errors import ConfigError, DataError, WorkError
+from common.learning import weight_files
 from common.learning.seam import Examples, Images, OnEpoch, Site, Trained
 from common.messages import Plan
 from common.weights import Spec, Tensor, TensorSpec, difference, spec_of
@@ -66,13 +66,12 @@ class NumpyLearner:
         return [rng.random(tensor.shape, np.float32) for tensor in self.spec()]
 
     def read(self, path: Path) -> list[Tensor]:
-        """Read an `.npz` file of arrays by tensor name. Raises DataError."""
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                tensors = [np.asarray(arrays[tensor.name]) for tensor in self.spec()]
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise DataError(f"{path}: not an .npz file of this model's tensors: {error}") from error
+        """Read a file of arrays by tensor name. Raises DataError."""
+        found = weight_files.read(path)
         names = [tensor.name for tensor in self.spec()]
+        if missing := [name for name in names if name not in found]:
+            raise DataError(f"{path}: does not fit the model: it has no tensor {missing[0]!r}")
+        tensors = [found[name] for name in names]
         if (reason := difference(self.spec(), spec_of(names, tensors))) is not None:
             raise DataError(f"{path}: does not fit the model: {reason}")
         return tensors

@@ -99,7 +99,7 @@ def test_weights_are_read_from_a_file_by_tensor_name(tmp_path: Path) -> None:
     ("content", "problem"),
     [
         (None, "No such file"),
-        (b"nothing", "not an .npz"),
+        (b"nothing", "no weight file"),
         ({"tensor-000": np.zeros(4, np.float32)}, "tensor-001"),
         ({f"tensor-00{place}": np.zeros(4) for place in range(3)}, "float64"),
     ],

@@ -10,7 +10,8 @@ import pytest
 
 from common.errors import ConfigError, DataError
 from common.learning import weight_files
-from common.learning.weight_files import match, read, write
+from common.learning.matching import match
+from common.learning.weight_files import read, write
 from common.weights import Tensor
 
 KERNEL = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -114,8 +115,8 @@ def test_any_layout_can_be_written_as_npz_and_no_other_as_another(tmp_path: Path
 
 
 def test_a_model_that_was_built_second_in_its_process_has_the_same_layers() -> None:
-    first = dict.fromkeys(["conv2d/0", "dense/0", "dense_1/0", "block/dense/0"])
-    second = dict.fromkeys(["dense_3/0", "conv2d_1/0", "dense_2/0", "block/dense_4/0"])
+    first = dict.fromkeys(["conv2d/0", "dense/0", "dense_1/0", "block/dense/0"], (2, 3))
+    second = dict.fromkeys(["dense_3/0", "conv2d_1/0", "dense_2/0", "block/dense_4/0"], (2, 3))
     assert match(first, second) == {
         "conv2d/0": "conv2d_1/0",
         "dense/0": "dense_2/0",
@@ -125,12 +126,17 @@ def test_a_model_that_was_built_second_in_its_process_has_the_same_layers() -> N
 
 
 def test_names_that_are_there_are_not_counted_anew() -> None:
-    wanted, found = dict.fromkeys(["dense_1/0"]), dict.fromkeys(["dense/0", "dense_1/0"])
+    wanted, found = dict.fromkeys(["dense_1/0"], (2,)), dict.fromkeys(["dense/0", "dense_1/0"], (2,))
     assert match(wanted, found) == {"dense_1/0": "dense_1/0"}
 
 
+def test_numbers_say_nothing_where_one_side_has_more_layers_of_the_kind() -> None:
+    wanted, found = dict.fromkeys(["dense/0"], (2,)), dict.fromkeys(["dense_1/0", "dense_2/0"], (2,))
+    assert match(wanted, found) == {}
+
+
 def test_a_name_without_partner_is_left_out() -> None:
-    assert match(dict.fromkeys(["a/0", "b/0"]), dict.fromkeys(["a/0", "c/0"])) == {"a/0": "a/0"}
+    assert match(dict.fromkeys(["a/0", "b/0"], (2,)), dict.fromkeys(["a/0", "c/0"], (2,))) == {"a/0": "a/0"}
 
 
 def broken(path: Path, at: int) -> Path:
@@ -159,12 +165,34 @@ def test_a_number_that_is_not_finite_is_named_with_its_tensor(tmp_path: Path) ->
         read(path)
 
 
-def test_a_file_without_weights_and_one_of_another_kind_are_refused(tmp_path: Path) -> None:
+def test_a_file_without_weights_is_refused(tmp_path: Path) -> None:
     h5py.File(tmp_path / "empty.h5", "w").close()
     with pytest.raises(DataError, match="it holds no weights"):
         read(tmp_path / "empty.h5")
-    with pytest.raises(ConfigError, match=r"must end in \.weights\.h5, \.h5, \.keras, \.npz"):
-        read(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize(
+    ("head", "said"),
+    [
+        (b"", "is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
+        (b"\n<!DOCTYPE html><html>", "web page"),
+        (b"\x1c\0\0\0TFL3", "TFLite"),
+        (b"\x80\x02\x8a\nl\xfc", "PyTorch"),
+        (b'\x10\0\0\0\0\0\0\0{"a":{}}', "safetensors"),
+        (b"\x93NUMPY\x01\0", "one array without a name"),
+        (b"\xff\xd8\xff\xe0", "first bytes are those of no weight file"),
+    ],
+)
+def test_what_a_file_is_its_first_bytes_say(tmp_path: Path, head: bytes, said: str) -> None:
+    (tmp_path / "model.h5").write_bytes(head)
+    with pytest.raises(DataError, match=rf"model\.h5: .*{said}"):
+        read(tmp_path / "model.h5")
+
+
+def test_a_file_of_another_name_is_read_by_what_it_is(tmp_path: Path) -> None:
+    keras_zip(tmp_path / "model.keras").rename(tmp_path / "model.h5")
+    assert read(tmp_path / "model.h5").keys() == TENSORS.keys()
 
 
 @pytest.mark.tensorflow
