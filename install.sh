@@ -1,16 +1,23 @@
 #!/usr/bin/env bash
 # Installs fedpi as services on Debian 12 and 13 and on 64-bit Raspberry Pi OS. Run it again to upgrade or to add a role.
+[ -n "${BASH_VERSION:-}" ] || exec /bin/bash "$0" "$@" # where somebody types `sh install.sh`
 set -euo pipefail
+# Nothing depends on whose environment this is: that of su, of sudo with a mask of 077, of a job without a language.
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8
+unset CDPATH TMPDIR PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX
+umask 022
 
 readonly PROGRAMS=/opt/fedpi CONFIG=/etc/fedpi STATE=/var/lib/fedpi UNITS=/etc/systemd/system ACCOUNT=fedpi
 readonly CATALOG=/usr/local/lib/systemd/catalog/fedpi.catalog ALL_ROLES=(broker coordinator device inference)
-SOURCE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+readonly REQUIREMENTS=$CONFIG/requirements.txt
+SOURCE=$(dirname "$(readlink -f "${BASH_SOURCE[0]:-$0}")") # of the clone, also where a link to this file is run
 # As fedpi's own commands: 69 what is needed cannot be fetched, 70 the work failed, 78 this system will not do.
 readonly USAGE=2 UNAVAILABLE=69 FAILED=70 NO_PERMISSION=77 WRONG_SYSTEM=78
 
 usage() {
   cat <<'TEXT'
 Usage: sudo ./install.sh ROLE... [--no-learning]
+       sudo ./install.sh --roll-back
        sudo ./install.sh --uninstall [ROLE...] [--purge]
 
 Roles:
@@ -21,11 +28,13 @@ Roles:
 
   --no-learning  without TensorFlow: a coordinator that only averages, a device with models of your own; give it again
                  at every upgrade
+  --roll-back    goes back to what ran before the last upgrade; says what becomes of rounds since
   --uninstall    removes the roles named, or all; configuration and state stay
   --purge        with --uninstall of all roles: removes configuration, state and accounts too
 
+What /etc/fedpi/requirements.txt asks for, for code of your own, is installed each time, from wheels only.
 Programs go to /opt/fedpi, configuration to /etc/fedpi, state to /var/lib/fedpi, the broker's to /var/lib/fedpi-broker.
-An upgrade is built beside what runs; if its self-check fails, what ran runs on. pip heeds PIP_INDEX_URL and so on.
+An upgrade is built beside what runs; if it fails, what ran runs on. pip heeds PIP_INDEX_URL and so on.
 Exit codes: 0 done, 2 wrong use, 69 something cannot be fetched, 70 failed and undone, 77 not root, 78 wrong system.
 TEXT
 }
@@ -35,38 +44,33 @@ die() { local code=$1; shift; printf 'install.sh: %s\n' "$*" >&2; exit "$code"; 
 
 # ---- what is asked for ------------------------------------------------------------------------
 
-ROLES=() IS_UNINSTALL=no IS_PURGE=no HAS_LEARNING=yes
+ROLES=() RUNNING=() TASK=install IS_PURGE=no HAS_LEARNING=yes
 
 read_arguments() {
   while (($#)); do
     case $1 in
       broker | coordinator | device | inference) ROLES+=("$1") ;;
       --no-learning) HAS_LEARNING=no ;;
-      --uninstall) IS_UNINSTALL=yes ;;
+      --uninstall) TASK=uninstall ;;
+      --roll-back) TASK=roll_back ;;
       --purge) IS_PURGE=yes ;;
       -h | --help) usage; exit 0 ;;
       *) die $USAGE "'$1' is no role and no option; roles are ${ALL_ROLES[*]}" ;;
     esac
     shift
   done
-  if [ $IS_UNINSTALL = no ]; then
-    ((${#ROLES[@]})) || { usage >&2; exit $USAGE; }
-    [ $IS_PURGE = no ] || die $USAGE "--purge goes with --uninstall"
-  elif [ $IS_PURGE = yes ] && ((${#ROLES[@]})); then
-    die $USAGE "--purge removes the configuration of every role; name none"
-  fi
+  [ $IS_PURGE = no ] || [ $TASK = uninstall ] || die $USAGE "--purge goes with --uninstall"
+  case $TASK in
+    install) ((${#ROLES[@]})) || { usage >&2; exit $USAGE; } ;;
+    roll_back) ! ((${#ROLES[@]})) || die $USAGE "--roll-back goes back with every role; name none" ;;
+    uninstall)
+      [ $IS_PURGE = no ] || ! ((${#ROLES[@]})) || die $USAGE "--purge removes the configuration of every role; name none" ;;
+  esac
 }
 
 require_system() {
-  [ "$(id -u)" = 0 ] || die $NO_PERMISSION "this needs root; run: sudo ./install.sh ${ROLES[*]}"
-  local ID='' ID_LIKE='' VERSION_ID=0
-  # shellcheck source=/dev/null
-  . /etc/os-release
-  [[ " $ID $ID_LIKE " == *" debian "* ]] || die $WRONG_SYSTEM "this is no Debian and no Raspberry Pi OS, but '$ID'"
-  { [ "$ID" != debian ] && [ "$ID" != raspbian ]; } || [ "${VERSION_ID%%.*}" -ge 12 ] ||
-    die $WRONG_SYSTEM "Debian $VERSION_ID is too old; fedpi needs 12 or later"
-  [[ $(dpkg --print-architecture) =~ ^(amd64|arm64)$ ]] ||
-    die $WRONG_SYSTEM "this system is $(dpkg --print-architecture); fedpi needs a 64-bit one, arm64 or amd64"
+  [ "$(id -u)" = 0 ] || die $NO_PERMISSION "this needs root; put sudo before it"
+  bash "$SOURCE/systemd/system-check.sh" /etc/os-release /usr/lib/os-release || exit $WRONG_SYSTEM
   exec 9> /run/fedpi-install.lock
   flock --nonblock 9 || die $FAILED "another install.sh runs; wait for it"
 }
@@ -80,37 +84,9 @@ has_role() { [[ " $(installed_roles | paste -sd' ') ${ROLES[*]} " == *" $1 "* ]]
 broker_account() { bash "$SOURCE/systemd/broker-account.sh" "$1"; }
 has_systemd() { [ -d /run/systemd/system ]; } # not so where an image is prepared in a chroot
 is_active() { has_systemd && systemctl is-active --quiet "$1"; }
-
-# ---- preparation ------------------------------------------------------------------------------
-
-install_packages() {
-  local missing=()
-  python3 -c 'import ensurepip, venv' 2> /dev/null || missing+=(python3-venv)
-  ! has_role broker || [ -x /usr/sbin/mosquitto ] || missing+=(mosquitto)
-  if ((${#missing[@]})); then
-    say "Installing ${missing[*]}"
-    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" > /dev/null; } ||
-      die $UNAVAILABLE "apt-get cannot install ${missing[*]}; look at what it says above"
-  fi
-  python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
-    die $WRONG_SYSTEM "python3 is $(python3 --version); fedpi needs 3.11 or later"
-  # Debian starts Mosquitto as soon as it is installed. fedpi has a unit of its own for it.
-  if [[ " ${missing[*]} " == *" mosquitto "* ]]; then
-    systemctl disable --quiet mosquitto.service
-    ! has_systemd || systemctl stop mosquitto.service
-  fi
-}
-
-make_accounts() {
+running_units() {
   local role
-  id "$ACCOUNT" > /dev/null 2>&1 ||
-    useradd --system --user-group --home-dir "$STATE" --no-create-home --shell /usr/sbin/nologin "$ACCOUNT"
-  install -d -m 755 "$PROGRAMS"
-  install -d -o "$ACCOUNT" -g "$ACCOUNT" -m 700 "$STATE"
-  # Root writes the configuration, services only read it: what root creates in it belongs to their group.
-  install -d -o root -g "$ACCOUNT" -m 2750 "$CONFIG"
-  for role in coordinator device; do install -d -o "$ACCOUNT" -g "$ACCOUNT" -m 700 "$STATE/$role"; done
-  ! has_role broker || broker_account make
+  for role in $(installed_roles); do ! is_active "fedpi-$role" || printf '%s\n' "fedpi-$role.service"; done
 }
 
 extras() {
@@ -120,7 +96,7 @@ extras() {
       coordinator | device) found+=(inference); [ $HAS_LEARNING = no ] || found+=(learning) ;;
       inference) found+=(inference) ;;
     esac
-    [ "$role" != coordinator ] || found+=(metrics)
+    [ "$role" != coordinator ] || found+=(metrics tools)
   done
   printf '%s\n' "${found[@]}" | sort -u | paste -sd,
 }
@@ -128,9 +104,11 @@ extras() {
 fingerprint() {
   (
     cd "$SOURCE"
-    find broker common config coordinator device systemd pyproject.toml -type f ! -name '*.pyc' -print0 | sort -z | xargs -0 sha256sum
+    find broker common config coordinator device systemd fedpi.py pyproject.toml \
+      -type f ! -name '*.pyc' -print0 | sort -z | xargs -0 sha256sum
     python3 --version
     extras
+    cat "$REQUIREMENTS" 2> /dev/null || true
   ) | sha256sum | cut -c1-16
 }
 
@@ -141,37 +119,43 @@ other_slot() { if [ "$(current_slot)" = a ]; then say b; else say a; fi; }
 has_build() { [ "$(cat "$PROGRAMS/$1/built" 2> /dev/null)" = "$2" ]; }
 
 build() {
-  local slot=$PROGRAMS/$1 need_mb=600 free_mb wanted
+  local slot=$PROGRAMS/$1 need_mb=900 free_mb wanted packages
   wanted=$(extras)
+  packages=("$slot/build${wanted:+[$wanted]}")
+  [ ! -e "$REQUIREMENTS" ] || packages+=(--requirement "$REQUIREMENTS")
   [[ $wanted != *learning* ]] || need_mb=3500
   rm -rf "$slot"
   free_mb=$(df --output=avail -m "$PROGRAMS" | tail -1)
   ((free_mb >= need_mb)) || die $FAILED "$PROGRAMS needs $need_mb MB of free space and has $free_mb; make room"
   say "Installing programs to $slot"
-  python3 -m venv "$slot"
-  mkdir "$slot/build"
+  mkdir -p "$slot/build"
+  TMPDIR=$slot/build python3 -m venv "$slot"
   # A copy: building leaves files behind, and the clone belongs to its user.
-  (cd "$SOURCE" && cp -r --parents broker common coordinator device pyproject.toml README.md LICENSE "$slot/build/")
-  # Wheels only: a Pi shall compile nothing. /tmp may be a small file system in memory.
-  TMPDIR=$slot/build "$slot/bin/pip" install --quiet --disable-pip-version-check --no-cache-dir --only-binary :all: \
-    "$slot/build${wanted:+[$wanted]}" || { rm -rf "$slot"; die $UNAVAILABLE "pip cannot install fedpi; look at what it says above"; }
+  (cd "$SOURCE" && cp -r --parents broker common config coordinator device systemd fedpi.py pyproject.toml README.md LICENSE \
+    "$slot/build/")
+  # Wheels only: a Pi shall compile nothing. /tmp may be a small file system in memory, or one that runs no programs.
+  TMPDIR=$slot/build "$slot/bin/pip" install --quiet --disable-pip-version-check --no-cache-dir --no-user \
+    --only-binary :all: "${packages[@]}" || {
+    rm -rf "$slot"
+    die $UNAVAILABLE "pip cannot install fedpi${packages[2]:+ with what $REQUIREMENTS asks for}; look at what it says above"
+  }
   rm -rf "$slot/build"
   cp -r "$SOURCE/systemd" "$SOURCE/config" "$slot/"
 }
 
 # The self-check, before anything is switched: all that a role loads can be loaded.
 loads() {
-  local slot=$PROGRAMS/$1 role
-  "$slot/bin/pip" check > /dev/null || return 1
+  local slot=$PROGRAMS/$1 role told
+  told=$("$slot/bin/pip" check) || { say "$told" >&2; return 1; }
   for role in $(installed_roles) "${ROLES[@]}"; do
     case $role in
       broker) "$slot/bin/fedpi-broker" --help > /dev/null ;;
-      coordinator) "$slot/bin/python" -c 'import coordinator.cli, coordinator.service' ;;
-      device) "$slot/bin/python" -c 'import device.cli, device.daemon, device.runner' ;;
-      inference) "$slot/bin/python" -c 'from device import inference, serving; inference.find_interpreter()' ;;
+      coordinator) "$slot/bin/python" -P -c 'import coordinator.cli, coordinator.service' ;;
+      device) "$slot/bin/python" -P -c 'import device.cli, device.daemon, device.runner' ;;
+      inference) "$slot/bin/python" -P -c 'from device import inference, serving; inference.find_interpreter()' ;;
     esac || return 1
   done
-  [[ $(extras) != *learning* ]] || TF_CPP_MIN_LOG_LEVEL=3 "$slot/bin/python" -c 'import common.learning.keras_learner'
+  [[ $(extras) != *learning* ]] || TF_CPP_MIN_LOG_LEVEL=3 "$slot/bin/python" -P -c 'import common.learning.keras_learner'
 }
 
 # The device's own check must not find more wrong than the version that runs finds.
@@ -206,92 +190,92 @@ point_to() {
   local name
   ln -sfn "$1" "$PROGRAMS/current.new"
   mv -T "$PROGRAMS/current.new" "$PROGRAMS/current"
+  install -d /usr/local/bin
   for name in broker coordinator device; do
     ln -sfn "$PROGRAMS/current/bin/fedpi-$name" "/usr/local/bin/fedpi-$name"
   done
 }
 
-# Wait until a unit that was started runs and stays; a start that takes long (the initial model) is left to itself.
-settles() {
-  local unit=$1 state steady=0
-  for _ in $(seq 60); do
-    state=$(systemctl show --value --property=ActiveState,SubState "$unit" | paste -sd/)
-    case $state in
-      active/running) ((++steady < 10)) || return 0 ;;
-      failed/* | */auto-restart) return 1 ;;
-      *) steady=0 ;;
-    esac
-    sleep 0.5
-  done
-  [[ $state == activating/* ]]
+restart() { bash "$SOURCE/systemd/restart.sh" "$@"; }
+
+# A version may bring the coordinator's journal to a form of its own, and it lets models go: both are kept, as one.
+# What ran is started again, whatever happens from here on.
+keep_state() {
+  [ -e "$UNITS/fedpi-coordinator.service" ] || return 0
+  trap start_again EXIT
+  ! is_active fedpi-coordinator || systemctl stop fedpi-coordinator.service
+  python3 -I "$SOURCE/systemd/coordinator_state.py" keep "$STATE" ||
+    die $FAILED "journal and models cannot be kept (see above); nothing was changed"
 }
 
-restart() {
-  local unit
-  systemctl reset-failed "$@"
-  systemctl restart --no-block "$@"
-  for unit in "$@"; do
-    settles "$unit" || { journalctl --unit="$unit" --lines=5 --no-pager --output=cat >&2; return 1; }
-  done
+start_again() { ! ((${#RUNNING[@]})) || systemctl start --no-block "${RUNNING[@]}"; }
+
+# From the version of one slot to that of the other, without starting anything.
+switch_to() {
+  local role all
+  mapfile -t all < <({ installed_roles; printf '%s\n' "${ROLES[@]}"; } | sort -u | sed '/^$/d')
+  install_units "$1" "${all[@]}"
+  point_to "$1"
+  for role in "${all[@]}"; do systemctl enable --quiet "fedpi-$role.service" "fedpi-$role.path"; done
 }
 
-# A new version may bring the coordinator's journal to a form that the earlier one cannot read.
-keep_journal() {
-  rm -rf "$STATE/before-upgrade"
-  is_active fedpi-coordinator && [ -e "$STATE/coordinator/journal.sqlite" ] || return 0
-  systemctl stop fedpi-coordinator.service
-  install -d -o "$ACCOUNT" -g "$ACCOUNT" -m 700 "$STATE/before-upgrade"
-  cp -a "$STATE"/coordinator/journal.sqlite* "$STATE/before-upgrade/"
-}
-
-roll_back() {
-  local old=$1 new=$2 roles; shift 2
-  say "Going back to what ran before"
-  systemctl stop "$@"
-  if [ -d "$STATE/before-upgrade" ]; then
-    rm -f "$STATE"/coordinator/journal.sqlite*
-    cp -a "$STATE"/before-upgrade/* "$STATE/coordinator/"
-  fi
+# Back to the version of slot $1, which ran before, with journal and models that it can read.
+switch_back() {
+  ROLES=()
+  ! ((${#RUNNING[@]})) || systemctl stop "${RUNNING[@]}"
+  python3 -I "$SOURCE/systemd/coordinator_state.py" back "$STATE" ||
+    say "Journal and models stay as they are (see above); those of before the upgrade are in $STATE/before-upgrade."
   broker_account back
-  point_to "$old"
-  mapfile -t roles < <(installed_roles)
-  install_units "$old" "${roles[@]}"
-  rm -rf "${PROGRAMS:?}/$new"
-  restart "$@" || say "What ran before does not start either: look at journalctl -u 'fedpi-*'"
-  die $FAILED "the new version's self-check failed (see above); the earlier version runs on"
+  switch_to "$1"
 }
 
-# ---- the two things to do ---------------------------------------------------------------------
+# ---- the three things to do -------------------------------------------------------------------
 
 install_roles() {
-  local old new mark role all running=()
-  install_packages
-  make_accounts
+  local old new mark
+  bash "$SOURCE/systemd/preparation.sh" "$(has_role broker && say broker)"
   old=$(current_slot) mark=$(fingerprint)
-  for role in $(installed_roles); do ! is_active "fedpi-$role" || running+=("fedpi-$role.service"); done
   if [ -n "$old" ] && has_build "$old" "$mark"; then
     new=$old
   else
     new=$(other_slot)
-    build "$new"
+    if ! has_build "$new" "$mark"; then build "$new"; fi
     if ! loads "$new" || ! checks "$old" "$new"; then
       rm -rf "${PROGRAMS:?}/$new"
       die $FAILED "the new version's self-check failed (see above); nothing was changed"
     fi
     say "$mark" > "$PROGRAMS/$new/built"
+    mapfile -t RUNNING < <(running_units)
+    keep_state
   fi
-  mapfile -t all < <({ installed_roles; printf '%s\n' "${ROLES[@]}"; } | sort -u)
   ! has_role broker || broker_account move
-  install_units "$new" "${all[@]}"
-  point_to "$new"
-  for role in "${all[@]}"; do systemctl enable --quiet "fedpi-$role.service" "fedpi-$role.path"; done
-  if has_systemd && [ "$new" != "$old" ] && ((${#running[@]})); then
-    keep_journal
-    restart "${running[@]}" || roll_back "$old" "$new" "${running[@]}"
-  fi
-  [ -z "$old" ] || [ "$old" = "$new" ] || rm -rf "${PROGRAMS:?}/$old"
+  switch_to "$new"
+  ! ((${#RUNNING[@]})) || restart "${RUNNING[@]}" || give_up "$old" "$new"
+  trap - EXIT
   rm -rf "$STATE/broker-before"
   start_new "${ROLES[@]}"
+}
+
+give_up() {
+  say "Going back to what ran before"
+  switch_back "$1"
+  rm -rf "${PROGRAMS:?}/$2"
+  restart "${RUNNING[@]}" || die $FAILED "what ran before does not start either: look at journalctl -u 'fedpi-*'"
+  die $FAILED "the new version's self-check failed (see above); the earlier version runs on"
+}
+
+roll_back() {
+  local earlier roles
+  earlier=$(other_slot)
+  [ -n "$(current_slot)" ] && [ -e "$PROGRAMS/$earlier/built" ] ||
+    die $FAILED "there is no earlier version in $PROGRAMS; run install.sh in a clone of the one that you want"
+  mapfile -t RUNNING < <(running_units)
+  trap start_again EXIT
+  switch_back "$earlier"
+  ! ((${#RUNNING[@]})) || restart "${RUNNING[@]}" || die $FAILED "the earlier version does not start (see above)"
+  trap - EXIT
+  mapfile -t roles < <(installed_roles)
+  start_new "${roles[@]}"
 }
 
 start_new() {
@@ -346,5 +330,10 @@ uninstall_roles() {
 
 cd / # that everybody may read, and that stays
 read_arguments "$@"
+[ -e "$SOURCE/pyproject.toml" ] || die $USAGE "$SOURCE is no clone of fedpi; run the install.sh that is in one"
 require_system
-if [ $IS_UNINSTALL = yes ]; then uninstall_roles; else install_roles; fi
+case $TASK in
+  install) install_roles ;;
+  roll_back) roll_back ;;
+  uninstall) uninstall_roles ;;
+esac

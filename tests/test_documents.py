@@ -92,7 +92,17 @@ def test_a_command_and_an_option_that_are_mentioned_exist(path: Path) -> None:
         for p in c.params
         for option in (*p.opts, *p.secondary_opts)
     }
-    foreign = {"--help", "--now", "--uninstall", "--purge", "--no-learning", "--cafile", "--cert", "--key"}
+    foreign = {
+        "--help",
+        "--now",
+        "--uninstall",
+        "--purge",
+        "--no-learning",
+        "--roll-back",
+        "--cafile",
+        "--cert",
+        "--key",
+    }
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= known | foreign
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shlex
 import shutil
 import time
 from collections.abc import Iterator
@@ -33,7 +34,8 @@ class Emulated:
         # Without /sys: it describes this machine's processors, and LiteRT, which believes that, crashes.
         steps = ["ip link set lo up"]
         for here, there in self.binds.items():
-            steps += [f"mkdir -p {self.root}{there}", f"mount --bind -o ro {here} {self.root}{there}"]
+            place = shlex.quote(f"{self.root}{there}")
+            steps += [f"mkdir -p {place}", f"mount --bind -o ro {shlex.quote(str(here))} {place}"]
         steps += [f'exec chroot {self.root} "$@"']
         apart = ["unshare", "--mount", "--net", "--pid", "--fork", f"--mount-proc={self.root}/proc"]
         return command(*apart, "sh", "-ec", "; ".join(steps), "sh", *words, timeout_s=timeout_s).stdout

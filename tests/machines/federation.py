@@ -17,6 +17,8 @@ from tests.machines.roots import MachineError
 
 ADDRESSES = {"hub": "10.77.0.1", "rpi1": "10.77.0.11", "rpi2": "10.77.0.12"}
 WHEELS = "/media/wheels"
+PIP = {"no_index": "1", "find_links": WHEELS, "root_user_action": "ignore"}
+"""Settings of pip on a machine without a network."""
 COORDINATOR = "/etc/fedpi/coordinator.yaml"
 DEVICE = "/etc/fedpi/device.yaml"
 IDENTITY = "/etc/fedpi/coordinator"
@@ -104,9 +106,13 @@ def hand_out(host: Host, images: Path) -> None:
 
 
 def offline(*words: str, clone: str = MEDIA) -> tuple[str, ...]:
-    """Return the command that installs from the clone and the wheels; there is no network to fetch from."""
-    settings = ("PIP_NO_INDEX=1", f"PIP_FIND_LINKS={WHEELS}", "PIP_ROOT_USER_ACTION=ignore")
-    return ("env", *settings, "bash", f"{clone}/install.sh", *words)
+    """Return the command that installs from the clone and the wheels; there is no network to fetch from.
+
+    In the barest environment: without a language, with a mask that lets nobody else read, and few folders of programs.
+    """
+    settings = ("PATH=/usr/bin:/bin", *(f"PIP_{name.upper()}={value}" for name, value in PIP.items()))
+    mask = ("sh", "-c", 'umask 077; exec "$@"', "sh")
+    return ("env", "-i", *settings, *mask, "bash", f"{clone}/install.sh", *words)
 
 
 def install(host: Host, *words: str) -> float:

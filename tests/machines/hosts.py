@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.machines.roots import MachineError, command
 
-MEDIA = "/media/fedpi"
+MEDIA = "/media/a clone of fedpi"
 """Where a machine finds the clone, and beside it the wheels."""
 LAN = "fedpi-lan"
 CGROUPS = Path("/sys/fs/cgroup")

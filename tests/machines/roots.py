@@ -38,7 +38,7 @@ def command(*words: str | Path, check: bool = True, timeout_s: float = 900.0) ->
 def make_root(folder: Path, system: System) -> Path:
     """Make a minimal Debian below `folder`, or find the one that was made before."""
     root = folder / f"{system.suite}-{system.architecture}"
-    if not (root / "usr/bin/mosquitto_sub").exists():
+    if not all((root / "usr/bin" / name).exists() for name in ("mosquitto_sub", "sudo")):
         shutil.rmtree(root, ignore_errors=True)
         options = [f"--arch={system.architecture}", "--variant=minbase", f"--include={PACKAGES}"]
         command("debootstrap", *options, system.suite, root, system.mirror, timeout_s=3600)

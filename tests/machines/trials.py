@@ -167,14 +167,14 @@ def mend_configuration(federation: Federation) -> Outcome:
 def failed_upgrade_of_device(federation: Federation) -> Outcome:
     """Upgrade a device to a version whose loop breaks."""
     host = federation.devices[0]
-    break_next(host, "device/daemon.py", {"self._voice.start()": BROKEN})
+    change_next(host, "device/daemon.py", {"self._voice.start()": BROKEN})
     return fail_upgrade(federation, host, "device", "inference")
 
 
 def failed_upgrade_of_coordinator(federation: Federation) -> Outcome:
     """Upgrade the hub to a version that brings the journal to a form of its own, and then breaks."""
     hub = federation.hub
-    break_next(hub, "coordinator/service.py", {"self._voice.start()": BROKEN, "self._recover()": NEWER_JOURNAL})
+    change_next(hub, "coordinator/service.py", {"self._voice.start()": BROKEN, "self._recover()": NEWER_JOURNAL})
     return fail_upgrade(federation, hub, "broker", "coordinator")
 
 
@@ -232,7 +232,7 @@ def trainer(host: Host) -> str:
     return host.run("pgrep", "--full", "device.runner", check=False).stdout.split("\n")[0]
 
 
-def break_next(host: Host, file: str, changes: dict[str, str]) -> None:
+def change_next(host: Host, file: str, changes: dict[str, str]) -> None:
     """Put a version of our own onto the machine's disk in which some code stands for other code."""
     copy = host.root / NEXT.lstrip("/")
     shutil.rmtree(copy, ignore_errors=True)
