@@ -68,7 +68,7 @@ format: setup  ## Format the code.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup  ## Measure rounds beside a bare loop of paho, over Mosquitto.
+bench: setup mosquitto  ## Measure rounds beside a bare loop of paho, over Mosquitto, which is installed where it is missing.
 	$(BIN)/python -m coordinator.rehearsal bench --rounds $(ROUNDS)
 
 results: setup  ## Compare federated with central training. IMAGES=folder WEIGHTS=file|imagenet, or OPTIONS=--quick

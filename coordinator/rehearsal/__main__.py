@@ -29,17 +29,20 @@ def demo(folder: Path, images: Path | None, weights: str | None, seed: int) -> N
 
 @main.command()
 @click.option("--folder", type=PATH, default=Path("runs/bench"), show_default=True)
-@click.option("--devices", multiple=True, type=click.IntRange(1, 200), default=(2, 4, 10), show_default=True)
+@click.option("--devices", multiple=True, type=click.IntRange(0, 200), default=(2, 4, 10), show_default=True)
+@click.option("--light", multiple=True, type=click.IntRange(0, 2000), default=(100,), show_default=True)
 @click.option("--rounds", type=click.IntRange(1, 1000), default=10, show_default=True)
-def bench(folder: Path, devices: tuple[int, ...], rounds: int) -> None:
-    """Measure rounds beside a bare loop of paho."""
+def bench(folder: Path, devices: tuple[int, ...], light: tuple[int, ...], rounds: int) -> None:
+    """Measure rounds beside a bare loop of paho, then the coordinator alone with light devices. 0: none of them."""
+    from coordinator.rehearsal.bench import Sizes
     from coordinator.rehearsal.bench import bench as measure
     from coordinator.rehearsal.summary import show_bench
 
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     out = console()
-    show_bench(measure(folder, devices, rounds, out.print), folder, out)
+    sizes = Sizes([count for count in devices if count], [count for count in light if count])
+    show_bench(measure(folder, sizes, rounds, out.print), folder, out)
 
 
 @main.command()

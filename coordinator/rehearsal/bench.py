@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -14,6 +15,8 @@ from common.learning.seam import build
 from common.messages import ModelChoice
 from common.python import child_command
 from common.weights import nbytes
+from coordinator.rehearsal import crowd
+from coordinator.rehearsal.crowd import Crowd
 from coordinator.rehearsal.federation import Federation
 
 MODEL = {"name": "numpy", "options": {}}
@@ -45,19 +48,31 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     model_bytes: int
     tensors: int
     results: tuple[Measured, ...]
+    crowds: tuple[Crowd, ...]
 
 
-def bench(folder: Path, sizes: Sequence[int], rounds: int, tell: Tell) -> Report:
-    """Measure federations of `sizes` devices, `rounds` rounds each; writes `report.json` below `folder`."""
+class Sizes(NamedTuple):
+    """How many devices: federations of processes of their own beside the bare loop, and those of light devices."""
+
+    devices: Sequence[int]
+    light: Sequence[int]
+
+
+def bench(folder: Path, sizes: Sizes, rounds: int, tell: Tell) -> Report:
+    """Measure federations of `sizes`, `rounds` rounds each; writes `report.json` below `folder`."""
     spec = build(ModelChoice(name="numpy"), {}).spec()
     size = nbytes(spec)
     results = []
-    for devices in sizes:
+    for devices in sizes.devices:
         tell(f"{devices} devices: the bare loop")
         bare = _measure_bare(folder / f"bare-{devices}", devices, size, rounds + 1)
         tell(f"{devices} devices: fedpi")
         results.append(_measure(folder / f"fedpi-{devices}", devices, size, rounds + 1, bare))
-    report = Report(model_bytes=size, tensors=len(spec), results=tuple(results))
+    crowds = []
+    for devices in sizes.light:
+        tell(f"{devices} light devices")
+        crowds.append(crowd.measure(folder / f"light-{devices}", devices, rounds))
+    report = Report(model_bytes=size, tensors=len(spec), results=tuple(results), crowds=tuple(crowds))
     (folder / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(report)))
     return report
 

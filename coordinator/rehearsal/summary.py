@@ -9,9 +9,11 @@ from common.learning.evaluation import Evaluation
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from coordinator.rehearsal.aggregation import Figures as AggregationFigures
     from coordinator.rehearsal.bench import Report as BenchReport
+    from coordinator.rehearsal.crowd import Crowd
     from coordinator.rehearsal.demo import Report as DemoReport
 
 
@@ -73,8 +75,28 @@ def show_bench(report: "BenchReport", folder: Path, out: "Console") -> None:
         "idle device MB",
         "published / model",
     )
-    out.print(table(columns, rows, title=f"{report.model_bytes / 1e6:.2f} MB model in {report.tensors} tensors"))
+    if rows:
+        out.print(table(columns, rows, title=f"{report.model_bytes / 1e6:.2f} MB model in {report.tensors} tensors"))
+    if report.crowds:
+        out.print(_crowds(report.crowds))
     out.print(f"report: {folder / 'report.json'}")
+
+
+def _crowds(crowds: "Sequence[Crowd]") -> "Table":
+    rows = [
+        (
+            c.devices,
+            f"{c.seconds:.2f}",
+            f"{c.cpu_seconds:.2f}",
+            f"{c.ratio:.2f}",
+            f"{c.coordinator_mb:.0f}",
+            f"{c.written_mb:.1f}",
+            c.verdict,
+        )
+        for c in crowds
+    ]
+    columns = ("devices", "s/round", "CPU s/round", "ratio", "coordinator MB", "MB written", "")
+    return table(columns, rows, title="The coordinator alone: light devices in one process, a model of 10 kB")
 
 
 def show_aggregation(found: "Sequence[AggregationFigures]", out: "Console") -> None:

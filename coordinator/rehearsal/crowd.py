@@ -1,0 +1,94 @@
+"""The coordinator measured alone: many light devices, which share one process and train nothing."""
+
+import statistics
+from itertools import pairwise
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from common.errors import WorkError
+from coordinator.rehearsal.federation import FEDERATION, Federation, Process
+from coordinator.store import RoundRow, Store
+
+MODEL = {"name": "numpy", "options": {"tensors": 10, "parameters": 2500}}
+"""10 kB, so that what a device costs outweighs what its bytes cost."""
+RATIO_LIMIT = 2.0
+SECONDS_LIMIT = 0.7
+"""What `make bench` holds a round of LIMITED devices against."""
+LIMITED = 100
+READY_S = 120.0
+RUN_TIMEOUT_S = 600.0
+
+
+class Crowd(msgspec.Struct, frozen=True, kw_only=True):
+    """Rounds of so many light devices. Seconds are of one round, those of the coordinator's CPU included."""
+
+    devices: int
+    rounds: int
+    seconds: float
+    """Median."""
+    cpu_seconds: float
+    """Of the coordinator's process, user and system: mean."""
+    ratio: float
+    """Time by the clock of all rounds, as a multiple of the coordinator's CPU time in them."""
+    coordinator_mb: float
+    written_mb: float
+    """What the coordinator handed to the disk in a round, in MB (10^6 bytes): mean."""
+    round_seconds: tuple[float, ...]
+
+    @property
+    def verdict(self) -> str:
+        """Whether the limits hold; nothing where there are none for this number of devices."""
+        if self.devices != LIMITED:
+            return ""
+        is_within = self.ratio <= RATIO_LIMIT and self.seconds < SECONDS_LIMIT
+        return f"{'within' if is_within else 'ABOVE'} the limits: {RATIO_LIMIT:g} times, {SECONDS_LIMIT:g} s"
+
+
+def measure(folder: Path, devices: int, rounds: int) -> Crowd:
+    """Run `rounds` rounds of `devices` light devices over Mosquitto, after one that is not counted.
+
+    Raises WorkError where a process ends or a round is not committed.
+    """
+    with Federation(folder) as federation:
+        federation.start_broker("mosquitto")
+        rules = {"goal": devices, "minimum": devices}
+        coordinator = federation.start_coordinator(
+            {"model": MODEL, "round": rules, "training": {"epochs": 1, "evaluate": False}}
+        )
+        store = federation.open_store()
+        light = ["-m", "device.light", FEDERATION, str(federation.port), str(devices)]
+        federation.processes["light"] = Process("light", light, folder / "logs" / "light.log")
+        federation.wait_for_devices(store, devices, READY_S)
+        _run(federation, store, 1)
+        watched = psutil.Process(coordinator.pid)
+        cpu, written = _cpu_s(watched), watched.io_counters().write_bytes
+        rows = _run(federation, store, rounds)
+        cpu, written = _cpu_s(watched) - cpu, watched.io_counters().write_bytes - written
+        turns = [rows[0].opened, *(row.closed or 0.0 for row in rows)]
+        seconds = tuple(after - before for before, after in pairwise(turns))
+        return Crowd(
+            devices=devices,
+            rounds=rounds,
+            seconds=statistics.median(seconds),
+            cpu_seconds=cpu / rounds,
+            ratio=sum(seconds) / cpu,
+            coordinator_mb=coordinator.peak_mb(),
+            written_mb=written / 1e6 / rounds,
+            round_seconds=seconds,
+        )
+
+
+def _run(federation: Federation, store: Store, rounds: int) -> list[RoundRow]:
+    first = store.last_round()
+    federation.wait_for_run(store, store.ask_for(rounds), RUN_TIMEOUT_S)
+    rows = store.rounds(first)
+    if any(row.phase != "committed" for row in rows):
+        raise WorkError(f"a round of the benchmark is void: {[row.reason for row in rows]}")
+    return rows
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)

@@ -1,0 +1,43 @@
+"""The benchmark's row of light devices: a real coordinator, fedpi's own sessions, and the limits beside the figures."""
+
+import io
+from pathlib import Path
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from coordinator.rehearsal.bench import Report
+from coordinator.rehearsal.crowd import LIMITED, Crowd, measure
+from coordinator.rehearsal.summary import show_bench
+
+pytestmark = pytest.mark.system
+
+DEVICES, ROUNDS = 20, 3
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory: pytest.TempPathFactory) -> Crowd:
+    return measure(tmp_path_factory.mktemp("crowd"), DEVICES, ROUNDS)
+
+
+def shown(crowd: Crowd) -> str:
+    out = Console(file=io.StringIO(), width=200)
+    show_bench(Report(model_bytes=1, tensors=1, results=(), crowds=(crowd,)), Path(), out)
+    assert isinstance(out.file, io.StringIO)
+    return out.file.getvalue()
+
+
+def test_rounds_of_many_light_devices_are_committed_and_measured(crowd: Crowd) -> None:
+    assert (crowd.devices, crowd.rounds, len(crowd.round_seconds)) == (DEVICES, ROUNDS, ROUNDS)
+    assert 0 < crowd.cpu_seconds
+    assert crowd.ratio == pytest.approx(sum(crowd.round_seconds) / (crowd.cpu_seconds * ROUNDS))
+    assert f"{crowd.ratio:.2f}" in shown(crowd)
+
+
+def test_the_table_holds_a_hundred_devices_against_the_limits(crowd: Crowd) -> None:
+    good = msgspec.structs.replace(crowd, devices=LIMITED, ratio=1.9, seconds=0.69)
+    assert "within the limits: 2 times, 0.7 s" in shown(good)
+    for bad in (msgspec.structs.replace(good, ratio=2.1), msgspec.structs.replace(good, seconds=0.71)):
+        assert "ABOVE the limits: 2 times, 0.7 s" in shown(bad)
+    assert "limits" not in shown(crowd)
