@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from common.bundle import FACTS
 from common.errors import ConfigError
 
 AUTHORITY_DAYS = 3650
@@ -71,7 +72,17 @@ def read(certificate: bytes, key: bytes) -> Authority:
 
 def issue_client(authority: Authority, name: str, public: Public, until: dt.datetime, now: dt.datetime) -> str:
     """Certify that the key `public` is that of `name`, to log in with and for nothing else; returns PEM."""
-    builder = _leaf(authority, name, public, (now, until))
+    return issue_member(authority, name, public, (now, until), b"")
+
+
+def issue_member(
+    authority: Authority, name: str, public: Public, times: tuple[dt.datetime, dt.datetime], known: bytes
+) -> str:
+    """Do so from and until `times`, and certify what else `name` is told, as `common.bundle.facts` has it."""
+    builder = _leaf(authority, name, public, times)
+    if known:
+        extension = x509.UnrecognizedExtension(x509.ObjectIdentifier(FACTS), known)
+        builder = builder.add_extension(extension, critical=False)
     usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
     return pem_of(builder.add_extension(usage, critical=False).sign(authority.key, hashes.SHA256()))
 

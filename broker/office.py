@@ -14,7 +14,7 @@ from broker.authority import Authority
 from broker.places import reachable_names
 from broker.register import Member, Register, Revoked
 from broker.settings import ServeConfig
-from common.bundle import COORDINATOR, MONITOR, Bundle, Identity
+from common.bundle import COORDINATOR, MONITOR, Bundle, Identity, certified_facts, facts
 from common.errors import ConfigError
 from common.files import write_private
 from common.tls import WARN_S
@@ -57,7 +57,7 @@ class Office:
         signing, public = authorities.new_signing_key()
         member = Member(
             role="coordinator" if name == COORDINATOR else "monitor" if name == MONITOR else "device",
-            certificate=authorities.issue_client(self.authority, name, key.public_key(), self.until, self.now),
+            certificate=self._issue(name, key.public_key()),
             until=int(self.until.timestamp()),
             signing=base64.b64encode(public).decode(),
         )
@@ -73,11 +73,16 @@ class Office:
         assert isinstance(public, authorities.Public)  # noqa: S101 - we issue no others
         fresh = msgspec.structs.replace(
             member,
-            certificate=authorities.issue_client(self.authority, name, public, self.until, self.now),
+            certificate=self._issue(name, public),
             until=int(self.until.timestamp()),
             earlier=(*member.earlier, member.serial),
         )
         return self._with(name, fresh)
+
+    def vouch(self, name: str) -> "Office":
+        """Certify the key of `name` anew if its certificate does not vouch for what its bundle says now."""
+        issued = x509.load_pem_x509_certificate(self.register.members[name].certificate.encode())
+        return self if certified_facts(issued) == self._facts(name) else self.renew(name)
 
     def revoke(self, name: str) -> "Office":
         """Strike `name`, which is enrolled, and take back all its certificates."""
@@ -89,6 +94,9 @@ class Office:
 
     def bundle(self, name: str) -> Bundle:
         """Return what `name` needs, without private keys."""
+        return self._bundle(name, self.register.members[name].certificate)
+
+    def _bundle(self, name: str, certificate: str) -> Bundle:
         known = self.register
         return Bundle(
             format=1,
@@ -97,7 +105,7 @@ class Office:
             host=known.host,
             port=known.port,
             ca=self.authority.pem,
-            certificate=known.members[name].certificate,
+            certificate=certificate,
             peers=known.peers("device" if name == COORDINATOR else "coordinator"),
         )
 
@@ -133,6 +141,13 @@ class Office:
         )
         write_private(root / mosquitto.KEY, authorities.private_pem(key).encode(), like=root / mosquitto.DATA)
         write_private(root / mosquitto.CERTIFICATE, issued.encode(), mode=0o644)
+
+    def _issue(self, name: str, public: authorities.Public) -> str:
+        return authorities.issue_member(self.authority, name, public, (self.now, self.until), self._facts(name))
+
+    def _facts(self, name: str) -> bytes:
+        """Return what a certificate vouches for; the coordinator, who joins no file, is told of each device."""
+        return b"" if name == COORDINATOR else facts(self._bundle(name, ""))
 
     def _server(self) -> x509.Certificate | None:
         path = self.config.root / mosquitto.CERTIFICATE

@@ -33,7 +33,8 @@ def prepare(config: ServeConfig, to: Path) -> list[tuple[str, Path]]:
             write_private(path, private.encode())  # first: what devices are told to trust must be there
             known = msgspec.structs.replace(office.register, next_signing=base64.b64encode(public).decode())
             office = replace(office, register=known)
-            office.record()
+        office = _vouched(office)
+        office.record()
         return _files(office, to)
 
 
@@ -68,6 +69,7 @@ def replace_stolen(config: ServeConfig, to: Path) -> list[tuple[str, Path]]:
         office, bundle = replace(office, register=msgspec.structs.replace(office.register, next_signing="")).admit(
             COORDINATOR
         )
+        office = _vouched(office)
         office.record()
         office.coordinator.install(bundle)
         office.coordinator.next_signing_key.unlink(missing_ok=True)
@@ -76,9 +78,19 @@ def replace_stolen(config: ServeConfig, to: Path) -> list[tuple[str, Path]]:
     return written
 
 
+def _vouched(office: Office) -> Office:
+    """Certify for every device what it is told from now on."""
+    for name in _devices(office):
+        office = office.vouch(name)
+    return office
+
+
 def _files(office: Office, to: Path) -> list[tuple[str, Path]]:
-    names = sorted(name for name, member in office.register.members.items() if member.role == "device")
-    return [(name, deliver(office, name, to)) for name in names]
+    return [(name, deliver(office, name, to)) for name in _devices(office)]
+
+
+def _devices(office: Office) -> list[str]:
+    return sorted(name for name, member in office.register.members.items() if member.role == "device")
 
 
 def _public(path: Path) -> str:

@@ -3,6 +3,8 @@
 import contextlib
 import errno
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import ConfigError, DiskFullError, FedpiError, WorkError
@@ -62,19 +64,48 @@ def write_private(path: Path, data: bytes, *, mode: int = 0o600, like: Path | No
 
     Written by root, it belongs to whom it belonged to before, or to the owner of `like`, by default of its folder.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.unlink(missing_ok=True)
-        with os.fdopen(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode), "wb") as file:
-            os.fchmod(file.fileno(), mode)  # whatever the umask
-            file.write(data)
+    write_together([PrivateFile(path, data, mode, like)])
+
+
+@dataclass(frozen=True)
+class PrivateFile:
+    """What `write_private` is told."""
+
+    path: Path
+    data: bytes
+    mode: int = 0o600
+    like: Path | None = None
+
+    @property
+    def draft(self) -> Path:
+        """Where it is written before it takes its place."""
+        return self.path.with_name(f".{self.path.name}.tmp")
+
+    def write(self) -> None:
+        """Write the draft, durably."""
+        self.draft.unlink(missing_ok=True)
+        with os.fdopen(os.open(self.draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, self.mode), "wb") as file:
+            os.fchmod(file.fileno(), self.mode)  # whatever the umask
+            file.write(self.data)
             file.flush()
             os.fsync(file.fileno())
-        hand_over(temporary, like=path if path.exists() else like or path.parent)
-        publish(temporary, path)
+        hand_over(self.draft, like=self.path if self.path.exists() else self.like or self.path.parent)
+
+
+def write_together(files: Sequence[PrivateFile]) -> None:
+    """Write several files as `write_private` does; none is replaced before all are written. Raises WorkError."""
+    path = None
+    try:
+        for file in files:
+            path = file.path
+            file.write()
+        for file in files:
+            path = file.path
+            publish(file.draft, file.path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        for file in files:
+            with contextlib.suppress(OSError):
+                file.draft.unlink()
         raise disk_error(f"{path}: cannot write", error) from error
 
 

@@ -31,15 +31,20 @@ def replace(text: str, sections: Mapping[str, object]) -> str:
     return made
 
 
-def update(path: Path, sections: Mapping[str, object]) -> None:
-    """Replace sections of the file `path`, which may not be there yet. Raises ConfigError, WorkError."""
+def updated(path: Path, sections: Mapping[str, object]) -> str:
+    """Return the text of the file `path`, which may not be there yet, with other sections. Raises ConfigError."""
     text = read_text(path, "the configuration") if path.exists() else ""
     try:
-        made = replace(text, sections)
+        return replace(text, sections)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-    if made != text:
-        write_private(path, made.encode(), mode=path.stat().st_mode & 0o777 if path.exists() else 0o644)
+
+
+def update(path: Path, sections: Mapping[str, object]) -> None:
+    """Replace sections of the file `path`, which may not be there yet. Raises ConfigError, WorkError."""
+    made, is_there = updated(path, sections), path.exists()
+    if not is_there or made != read_text(path, "the configuration"):
+        write_private(path, made.encode(), mode=path.stat().st_mode & 0o777 if is_there else 0o644)
 
 
 def _blocks(text: str) -> dict[str, str]:

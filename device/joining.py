@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.bundle import MONITOR, Bundle, Identity, read_bundle
-from common.config import load
+from common.bundle import MONITOR, Bundle, Identity, is_vouched_for, read_bundle
+from common.config import convert
 from common.errors import ConfigError
 from common.files import make_folder
-from common.sections import update
+from common.sections import update, updated
+from common.yaml_text import parse
 from device.config import DeviceConfig
 
 STATE = "/var/lib/fedpi/device"
@@ -39,11 +40,14 @@ def join(path: Path, config_folder: Path) -> Joined:
     folder = config_folder.absolute()
     identity, config = Identity(folder / "device", "device"), folder / "device.yaml"
     identity.check(bundle, str(path))
-    make_folder(folder, mode=0o755)
-    identity.install(bundle)
-    sections = {"federation": bundle.federation, "device": bundle.name, **identity.sections(bundle)}
+    sections: dict[str, object] = {}
+    if is_vouched_for(bundle):
+        sections = {"federation": bundle.federation, "device": bundle.name, **identity.sections(bundle)}
     if not config.exists():
         sections["state"] = STATE
+    # All is looked at before anything is replaced; what was in the file before may be wrong, too.
+    convert(parse(updated(config, sections), str(config)).plain, DeviceConfig, str(config))
+    make_folder(folder, mode=0o755)
+    identity.install(bundle)
     update(config, sections)
-    load(config, DeviceConfig)  # what was there before may be wrong
     return Joined(bundle, config, identity.folder)
