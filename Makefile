@@ -14,7 +14,7 @@ SHORT ?=
 OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup mosquitto other-brokers demo test faults system-test check format bench results wheels clean
+.PHONY: help setup mosquitto test-time other-brokers demo test quick faults system-test check format bench results wheels clean
 
 help:  ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -22,24 +22,33 @@ help:  ## Show this list.
 setup: $(VENV)/.ready  ## Create the virtual environment and install fedpi into it.
 
 $(VENV)/.ready: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit("fedpi needs Python 3.11 or later" if sys.version_info < (3, 11) else 0)'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable '.[broker,dev,inference,learning,metrics,tools]'
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.exit("fedpi needs Python 3.11 or later" if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+	  echo "make setup: Python cannot make virtual environments here: install python3-venv (Debian: apt-get install python3-venv)"; \
+	  exit 1; }
+	@echo "Setting up $(VENV): about 2.6 GB, a minute on a fast network."
+	@$(PYTHON) -m venv $(VENV)
+	@{ $(BIN)/pip install --quiet --upgrade pip && \
+	  $(BIN)/pip install --quiet --editable '.[broker,dev,inference,learning,metrics,tools]'; } || { \
+	  echo "make setup: pip could not install what fedpi needs (see above); it needs a network, or a proxy in HTTPS_PROXY"; \
+	  exit 1; }
+	@touch $@
 
 demo: setup  ## Run a federation here. IMAGES=folder WEIGHTS=file|imagenet SEED=n
 	$(BIN)/python -m coordinator.rehearsal demo --seed $(SEED) \
 	  $(if $(IMAGES),--images '$(IMAGES)') $(if $(WEIGHTS),--weights '$(WEIGHTS)')
 
 mosquitto:
-	@command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || { \
-	  echo "installing Mosquitto, which the tests and the benchmark run against"; \
-	  $(if $(filter 0,$(shell id -u)),,sudo) apt-get update -qq && \
-	  $(if $(filter 0,$(shell id -u)),,sudo) apt-get install -y -qq mosquitto; }
+	@.ci/needs.sh "Mosquitto, which tests and benchmark run against" mosquitto:mosquitto
 
-test: setup mosquitto  ## Run the tests. They start real brokers: Mosquitto is installed where it is missing.
+test-time:
+	@echo "The tests take about 10 minutes on 2 cores. 'make quick' takes less than one: it starts no broker and no TensorFlow."
+
+test: test-time mosquitto setup  ## Run all tests: about 10 minutes on 2 cores. Installs Mosquitto where it is missing.
 	$(BIN)/python -m pytest
+
+quick: setup  ## Run the tests that start no broker, no other process and no TensorFlow: less than a minute.
+	$(BIN)/python -m pytest -m quick
 
 # Brokers that fedpi only meets; `make faults` skips what cannot be had, and says so.
 other-brokers:
@@ -50,7 +59,7 @@ other-brokers:
 	@[ -d runs/aedes/node_modules/aedes ] || ! command -v npm >/dev/null || \
 	  npm install --silent --no-audit --no-fund --prefix runs/aedes aedes@1 || true
 
-faults: setup mosquitto other-brokers  ## Inject every fault, beside the undisturbed run. ROWS=1,2 BROKERS=nats SEED=n INJECTIONS=n SHORT=1
+faults: mosquitto setup other-brokers  ## Inject every fault, beside the undisturbed run. ROWS=1,2 BROKERS=nats SEED=n INJECTIONS=n SHORT=1
 	$(BIN)/python -m tests.faults --seed $(SEED) --injections $(INJECTIONS) \
 	  $(if $(ROWS),--rows '$(ROWS)') $(if $(BROKERS),--brokers '$(BROKERS)') $(if $(SHORT),--short)
 
@@ -68,7 +77,7 @@ format: setup  ## Format the code.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup mosquitto  ## Measure rounds beside a bare loop of paho, over Mosquitto, which is installed where it is missing.
+bench: mosquitto setup  ## Measure rounds beside a bare loop of paho, over Mosquitto, which is installed where it is missing.
 	$(BIN)/python -m coordinator.rehearsal bench --rounds $(ROUNDS)
 
 results: setup  ## Compare federated with central training. IMAGES=folder WEIGHTS=file|imagenet, or OPTIONS=--quick

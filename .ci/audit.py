@@ -1,26 +1,36 @@
 """Look for known holes in what is installed; where no advisory service can be asked, say so in one sentence.
 
-Fails where a hole is known.
+Fails where a hole is known, and where the search itself is broken.
 """
 
 import json
+import re
 import subprocess
 import sys
 
 COMMAND = [sys.executable, "-m", "pip_audit", "--skip-editable", "--progress-spinner", "off", "--format", "json"]
-OFFLINE = ("ConnectionError", "ConnectTimeout", "ReadTimeout", "NameResolutionError", "ServiceError")
+SECONDS = 120
+NETWORK = re.compile(
+    r"ProxyError|SSLError|ConnectTimeout|ReadTimeout|NameResolutionError|ConnectionError|HTTPError|ServiceError"
+)
+"""What the last line of pip-audit names where the network, a proxy or the service is at fault."""
 
 
 def main() -> None:
     """Ask, and tell what was found."""
-    asked = subprocess.run(COMMAND, check=False, capture_output=True, text=True)
+    try:
+        asked = subprocess.run(COMMAND, check=False, capture_output=True, text=True, timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        print(f"Dependencies were not audited: no advisory service answered within {SECONDS} s.")
+        return
     try:
         found = json.loads(asked.stdout)["dependencies"]
     except ValueError:
-        if any(word in asked.stderr for word in OFFLINE):
-            print("Dependencies were not audited: no advisory service answers; run this again with a network.")
+        said = asked.stderr.strip().splitlines() or ["it printed nothing"]
+        if fault := NETWORK.search(said[-1]):
+            print(f"Dependencies were not audited: no advisory service can be reached from here ({fault[0]}).")
             return
-        sys.exit(asked.stderr)
+        sys.exit(f"Dependencies were not audited: pip-audit failed: {said[-1]}")
     audited = [item for item in found if "skip_reason" not in item]
     if not audited:
         print(f"Dependencies were not audited: the package index here has no advisories for any of {len(found)}.")

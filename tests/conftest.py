@@ -26,6 +26,9 @@ from hypothesis import settings
 from broker import embedded, install
 from broker.settings import ServeConfig
 from common.config import BrokerConfig
+from tests.quick import guard_of_quick_tests, pytest_collection_modifyitems
+
+__all__ = ["guard_of_quick_tests", "pytest_collection_modifyitems"]  # pytest finds them here
 
 # The same examples in every run; `pytest --hypothesis-profile=explore` looks for new ones.
 settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=60)

@@ -22,6 +22,8 @@ from coordinator.story import round_status
 from device import session as sessions
 from device.session import DropUpdate, Fetch, Fetched, Session, Speak, Stage
 
+pytestmark = pytest.mark.slow
+
 DEVICES = ("a", "b")
 FOREVER = 1e9
 Message = CheckIn | Accept | Failed | Offer | Invite | Receipt | Refusal

@@ -12,6 +12,8 @@ from coordinator import events
 from device.session import Examined, Stage
 from tests.test_model_check import DEVICES, Model, World, explore
 
+pytestmark = pytest.mark.slow
+
 
 class Unwell(Model):
     """`faults` bounds how often a device turns unfit; it may be fit again at any time, and is in the end."""

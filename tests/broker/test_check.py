@@ -88,6 +88,7 @@ def test_embedded_broker_runs_fedpi_on_both_ports(embedded_broker: BrokerConfig,
     assert judge(findings).settings == {}
 
 
+@pytest.mark.process
 def test_limit_that_is_enforced_and_not_announced_is_found(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free_port: int
 ) -> None:

@@ -198,6 +198,7 @@ def test_what_does_not_go_with_tls_is_one_sentence(tmp_path: Path, arguments: li
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.process
 def test_loopback_stays_without_certificates_and_no_tls_keeps_passwords(tmp_path: Path) -> None:
     for number, arguments in enumerate(([], ["--host", "0.0.0.0", "--no-tls"])):  # noqa: S104 - not run
         folder = tmp_path / str(number)

@@ -14,6 +14,8 @@ from broker.cli import main
 from broker.settings import ServeConfig
 from common.errors import ConfigError
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 def config(tmp_path: Path) -> ServeConfig:

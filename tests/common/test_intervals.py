@@ -33,6 +33,7 @@ def test_the_area_of_every_draw_is_that_of_the_images_drawn() -> None:
         assert area == pytest.approx(evaluate(probabilities[places], labels[places]).auc)
 
 
+@pytest.mark.slow
 def test_the_bootstrap_holds_the_figure_and_narrows_with_more_images() -> None:
     rng = np.random.default_rng(1)
 

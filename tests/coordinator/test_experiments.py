@@ -26,6 +26,7 @@ def run(*arguments: object) -> Any:
     return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
 
 
+@pytest.mark.tensorflow
 def test_every_device_that_reported_gets_its_history_and_its_event_files(
     config_path: Path, play: Play, tmp_path: Path
 ) -> None:

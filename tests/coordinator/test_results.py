@@ -21,6 +21,8 @@ from coordinator.rehearsal.results.folds import Pool, gather, make_folds, make_s
 from coordinator.rehearsal.results.grid import Grid, Recipe, Row, full, quick
 from coordinator.rehearsal.results.simulation import Stage, simulate
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 COUNT = 12
 CHUNK_BYTES = 4096

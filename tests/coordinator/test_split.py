@@ -14,6 +14,8 @@ from common.learning.images import load_site
 from coordinator.dataset.split import SplitOptions, SplitReport, split
 from coordinator.dataset.synthetic import draw_slices
 
+pytestmark = pytest.mark.slow
+
 PARTS = ("coordinator", "rpi1", "rpi1_unseen", "rpi2", "rpi2_unseen")
 
 

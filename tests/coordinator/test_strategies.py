@@ -270,6 +270,7 @@ def test_a_strategy_says_how_many_updates_it_needs(name: str, options: dict[str,
 
 
 @pytest.mark.parametrize("name", ["median", "trimmed_mean", "krum"])
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_fleet(tmp_path: Path, name: str) -> None:
     size, devices = 800_000, 100
     spec = (TensorSpec("w", (size // 4,), "float32"),)

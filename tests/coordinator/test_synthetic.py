@@ -39,6 +39,7 @@ def test_a_slice_is_a_bright_head_before_a_dark_background() -> None:
         assert corners.max() < 60 < pixels[40:120, 40:120].mean()
 
 
+@pytest.mark.slow
 def test_pixels_alone_do_not_give_the_label_away() -> None:
     count = 120
     drawn = [

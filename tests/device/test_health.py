@@ -128,6 +128,7 @@ def test_the_keeper_of_the_clock_leaves_a_mark(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("answer", "expected"), [("yes", True), ("no", False), ("", None)])
+@pytest.mark.process
 def test_systemd_is_asked_about_the_clock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, expected: bool | None
 ) -> None:
@@ -138,6 +139,7 @@ def test_systemd_is_asked_about_the_clock(
     assert ask_timedatectl() is expected
 
 
+@pytest.mark.process
 def test_without_systemd_nobody_knows_about_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert ask_timedatectl() is None
