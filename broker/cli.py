@@ -67,20 +67,21 @@ def init(config_file: Path | None, force: bool, new_passwords: bool, **flags: An
     config = _serve_config(config_file, **flags)
     done = install.init(config, force=force, new_passwords=new_passwords)
     console().print(table(("file", ""), [(item.path, item.state) for item in done]))
-    if config.has_tls:
+    if config.has_tls or config.coordinator is not None:
         _tell_of_coordinator(config)
+    if config.has_tls:
         console().print("Enrol each device with: fedpi-broker enroll NAME")
     console().print(f"Run it with: fedpi-broker run --mosquitto --out {config.folder}")
 
 
 def _tell_of_coordinator(config: "ServeConfig") -> None:
-    from broker.enrolment import coordinator_sections
+    from broker.install import coordinator_sections, is_coordinator_here
     from common.yaml_text import dump
 
-    if config.coordinator is not None and Path(config.coordinator).exists():
+    if is_coordinator_here(config):
         console().print(f"{config.coordinator} points at this broker now.")
         return
-    console().print("The coordinator's configuration needs these sections:")
+    console().print(f"{config.coordinator or 'The configuration of the coordinator'} needs these sections:")
     for line in dump(coordinator_sections(config)).splitlines():
         console().print(line)
 

@@ -17,7 +17,6 @@ from common.bundle import COORDINATOR, SUFFIX, encode_bundle
 from common.errors import ConfigError, WorkError
 from common.files import make_folder, write_private
 from common.names import name_fault
-from common.sections import update
 
 
 def prepare(config: ServeConfig) -> list[tuple[Path, str]]:
@@ -45,8 +44,6 @@ def prepare(config: ServeConfig) -> list[tuple[Path, str]]:
         office.record()
     if not is_served:
         reload(config)
-    if config.coordinator is not None and Path(config.coordinator).exists():
-        update(Path(config.coordinator), coordinator_sections(config))
     done = [
         (root / CA_KEY, is_new),
         (config.root / mosquitto.CERTIFICATE, not is_served),

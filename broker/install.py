@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker import accounts, enrolment, mosquitto
+from broker.places import dial_here
 from broker.settings import ServeConfig
 from common.bundle import COORDINATOR, MONITOR
 from common.errors import ConfigError
 from common.files import make_folder, write_private
+from common.sections import update
 
 
 @dataclass(frozen=True)
@@ -41,15 +43,32 @@ def init(config: ServeConfig, *, force: bool = False, new_passwords: bool = Fals
         make_folder(folder, mode=0o700)
     done = [_write(path, text) for path, text in texts.items()]
     if config.has_tls:
-        return done + [Written(path, state) for path, state in enrolment.prepare(config)]
-    if not config.anonymous:
+        done += [Written(path, state) for path, state in enrolment.prepare(config)]
+    elif not config.anonymous:
         make_folder(root / accounts.SECRETS, mode=0o700)
         users = (COORDINATOR, MONITOR, *config.devices)
         fresh = accounts.ensure(root, users, renew=new_passwords)
         done += [
             Written(accounts.secret_file(root, user), "new password" if user in fresh else "kept") for user in users
         ]
+    if is_coordinator_here(config):
+        update(Path(config.coordinator or ""), coordinator_sections(config))
     return done
+
+
+def is_coordinator_here(config: ServeConfig) -> bool:
+    """Whether the configuration of the coordinator on this machine is named and there."""
+    return config.coordinator is not None and Path(config.coordinator).exists()
+
+
+def coordinator_sections(config: ServeConfig) -> dict[str, object]:
+    """Return what the coordinator's configuration says of this broker, and of its signatures where it has any."""
+    if config.has_tls:
+        return enrolment.coordinator_sections(config)
+    broker: dict[str, object] = {"host": dial_here(config.host), "port": config.port}
+    if not config.anonymous:
+        broker |= {"username": COORDINATOR, "password_file": str(accounts.secret_file(config.root, COORDINATOR))}
+    return {"broker": broker}
 
 
 def _check(config: ServeConfig) -> None:

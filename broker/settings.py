@@ -39,7 +39,7 @@ class ServeConfig(Config, frozen=True):
     authority: FilePath | None = None
     """TLS only: folder of the authority's key; `authority` in `folder` by default."""
     coordinator: FilePath | None = None
-    """TLS only: the configuration of the coordinator on this machine, which `init` points at the broker."""
+    """The configuration of the coordinator on this machine, which `init` points at the broker."""
 
     @property
     def root(self) -> Path:

@@ -119,6 +119,28 @@ def config_option_of(role: str) -> Callable[[Callable[..., Any]], Callable[..., 
     )
 
 
+def init_command(role: str) -> click.Command:
+    """Return the command `init` of `role`."""
+
+    @click.command("init")
+    @click.option("--out", "folder", type=PATH, default=Path(), show_default=True, help="Folder to write into.")
+    @json_option
+    def init(folder: Path, as_json: bool) -> None:
+        """Write out the examples that come with fedpi: configurations, units and what belongs to them.
+
+        A file that is there already stays as it is.
+        """
+        from common.examples import write
+
+        done = write(role, folder)
+        if as_json:
+            print_json(done)
+        else:
+            console().print(table(("file", ""), [(example.file, example.state) for example in done]))
+
+    return init
+
+
 version_option = click.version_option(package_name="fedpi")
 """Decorates a group: `--version` prints which fedpi this is."""
 

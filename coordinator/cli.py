@@ -12,6 +12,7 @@ from common.command import (
     Commands,
     config_option_of,
     console,
+    init_command,
     json_option,
     print_json,
     verbose_option,
@@ -36,7 +37,7 @@ def main() -> None:
     """Run federated rounds over MQTT, and see what became of them."""
 
 
-for _command in (train, evaluate, plot, aggregate):
+for _command in (init_command("coordinator"), train, evaluate, plot, aggregate):
     main.add_command(_command)
 
 

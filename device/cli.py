@@ -12,6 +12,7 @@ from common.command import (
     Commands,
     config_option_of,
     console,
+    init_command,
     json_option,
     print_json,
     table,
@@ -35,7 +36,7 @@ def main() -> None:
     """Take part in a federation: train on this machine's own images, serve the released model."""
 
 
-for _command in (train, evaluate, export):
+for _command in (init_command("device"), train, evaluate, export):
     main.add_command(_command)
 
 

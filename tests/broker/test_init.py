@@ -13,6 +13,7 @@ from broker import install
 from broker.cli import main
 from broker.settings import ServeConfig
 from common.errors import ConfigError
+from coordinator.config import read_config
 
 pytestmark = pytest.mark.process
 
@@ -170,3 +171,46 @@ def test_the_brokers_account_needs_no_configuration_that_is_not_its_own(
     assert "mosquitto.conf is missing" in unprepared.output
     people = CliRunner().invoke(main, ["enrolled"])
     assert (people.exit_code, "run this as root" in people.output) == (78, True)
+
+
+# ---- the coordinator on this machine --------------------------------------------------------
+
+COORDINATOR = """\
+federation: brain  # mine
+state: state
+model: {name: numpy}
+broker: {host: elsewhere.example}
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "login"),
+    [
+        ((), {"username": "coordinator", "password_file": "broker/secrets/coordinator.password"}),
+        (("--anonymous",), {"username": None, "password_file": None}),
+    ],
+)
+def test_init_points_the_coordinator_that_is_named_at_a_broker_without_tls(
+    tmp_path: Path, options: tuple[str, ...], login: dict[str, str | None]
+) -> None:
+    path = tmp_path / "coordinator.yaml"
+    path.write_text(COORDINATOR)
+    words = ["init", "--out", str(tmp_path / "broker"), "--port", "1899", "--coordinator", str(path), *options]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, done.output
+    assert f"{path} points at this broker now." in done.output
+    broker = read_config(path).broker
+    assert (broker.host, broker.port, broker.username) == ("127.0.0.1", 1899, login["username"])
+    file = login["password_file"]
+    assert broker.password_file == (None if file is None else str(tmp_path / file))
+    assert file is None or Path(broker.password_file or "").is_file()
+    assert path.read_text().startswith("federation: brain  # mine\n")
+
+
+def test_init_says_what_a_coordinator_needs_whose_configuration_is_not_there_yet(tmp_path: Path) -> None:
+    path = tmp_path / "coordinator.yaml"
+    done = CliRunner().invoke(main, ["init", "--out", str(tmp_path / "broker"), "--coordinator", str(path)])
+    assert done.exit_code == 0, done.output
+    assert f"{path} needs these sections:" in done.output
+    assert "username: coordinator" in done.output
+    assert not path.exists()
