@@ -132,11 +132,13 @@ class DataConfig(Config, frozen=True):
     unseen: FilePath | None = None
     """CSV or folder of images that are never trained on and serve to evaluate."""
     label_names: tuple[Label, Label] = ("no", "yes")
-    """Negative first, positive second: 0 and 1 in a CSV."""
+    """Negative first, positive second: 0 and 1 in a CSV, unless one of them is a number itself."""
     loader: str | None = None
     """A loader of your own, as `package.module:function` (see `common.learning.seam`)."""
     options: Options = {}
     """Passed to that loader."""
+    max_skipped_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1
+    """Part of the files that may be left out until the operator gets a notice."""
 
 
 class TransferConfig(Config, frozen=True):

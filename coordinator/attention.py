@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from common import skipped
 from common.health import Health
 from common.messages import DeviceStatus, RoundStatus
 from coordinator.watching import Picture
@@ -30,6 +31,7 @@ class Notice(StrEnum):
     CARD_WORN = "card-worn"
     CLOCK = "clock"
     CERTIFICATE = "certificate"
+    SKIPPED_FILES = "skipped-files"
     OLD_RELEASE = "old-release"
     REFUSED_MESSAGES = "refused-messages"
 
@@ -92,7 +94,9 @@ def _of_device(status: DeviceStatus, picture: Picture) -> Iterator[tuple[Notice,
         return
     if status.health is not None:
         yield from ailments(status.health)
-    yield from _certificate(status.text)
+    yield from _certificate(skipped.without(status.text))
+    if told := skipped.too_many(status.text):
+        yield Notice.SKIPPED_FILES, told
     if picture.release is not None and status.release not in {"", picture.release.release}:
         yield Notice.OLD_RELEASE, f"serves {status.release}, not {picture.release.release}"
     if status.refused:

@@ -42,7 +42,7 @@ from device import session as sessions
 from device.config import DeviceConfig
 from device.fitness import unfitness
 from device.health import HealthWatch
-from device.jobs import Done, Failure, Job, Progress, TrainingProcess
+from device.jobs import Done, Failure, Job, Loaded, Progress, TrainingProcess
 from device.serving_child import ServingChild
 from device.session import CancelJob, DropUpdate, Event, Fetch, Session, Speak, Stage, StartJob, Waits
 from device.store import DeviceStore
@@ -130,7 +130,7 @@ class Daemon:
                     self._refuse(event.topic, error, now)
             case Room():
                 self._voice.upload.publish()
-            case Progress():
+            case Loaded() | Progress():
                 self._voice.progress(event)
             case Health():
                 self._examine(event, now)

@@ -42,6 +42,15 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     python_path: Folders = ()
 
 
+class Loaded(msgspec.Struct, frozen=True, tag=True):
+    """The data is read; `first` are sentences on the first files that are left out."""
+
+    round: int
+    usable: int
+    skipped: int
+    first: tuple[str, ...]
+
+
 class Progress(msgspec.Struct, frozen=True, tag=True):
     """An epoch is over."""
 
@@ -66,7 +75,7 @@ class Failure(msgspec.Struct, frozen=True, tag=True):
     reason: str
 
 
-JobEvent = Progress | Done | Failure
+JobEvent = Loaded | Progress | Done | Failure
 
 
 class TrainingProcess:

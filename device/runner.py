@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from common import skipped
 from common.chunks import decode_head, ref_of
 from common.config import DataConfig
 from common.errors import FedpiError, WorkError
@@ -21,12 +22,15 @@ from common.files import disk_error
 from common.learning.course import chart, hold_out, seeded
 from common.learning.personal import overlay, places
 from common.learning.seam import Examples, Learner, Site, build, load
-from common.messages import FIGURE_MAX, Metrics, ModelChoice
+from common.messages import FIGURE_MAX, MAX_METRICS, Metrics, ModelChoice
+from common.plain_text import printable
 from common.python import extend_path
 from common.weights import Spec, Tensor, difference, unpack, update_of
-from device.jobs import Done, Failure, Job, JobEvent, Progress
+from device.jobs import Done, Failure, Job, JobEvent, Loaded, Progress
 from device.personal import PersonalLayers
 
+SHOWN = 10
+"""Files left out that are named in the log."""
 _Emit = Callable[[JobEvent], None]
 
 
@@ -45,6 +49,7 @@ class Workshop:
         if (reason := difference(spec, learner.spec())) is not None:
             raise WorkError(f"the model that is built here is not the global one: {reason}")
         site = self._site_for(job.data, learner.image_size)
+        emit(Loaded(job.round, len(site.train) + len(site.unseen), len(site.skipped), site.skipped[:SHOWN]))
         own, layers = places(spec, job.plan), PersonalLayers(Path(job.personal), job.plan.model)
         start = overlay(spec, base, layers.read()) if own else base
         validation = hold_out(site.train, job.plan.validation_share)[1]
@@ -60,7 +65,10 @@ class Workshop:
         _write_update(Path(job.out), base, [base[n] if n in own else t for n, t in enumerate(trained.weights)])
         if own:
             layers.keep({spec[place].name: trained.weights[place] for place in sorted(own)})
-        emit(Done(job.round, trained.num_examples, _finite({**metrics, **trained.metrics})))
+        figures = {**metrics, **trained.metrics}
+        if len(figures) < MAX_METRICS:
+            figures[skipped.METRIC] = float(len(site.skipped))
+        emit(Done(job.round, trained.num_examples, _finite(figures)))
 
     def _learner_for(self, job: Job) -> Learner:
         if self._learner is None or self._learner[0] != job.plan.model:
@@ -144,7 +152,7 @@ def _serve(connection: socket.socket) -> None:
             emit(Failure(job.round, "memory ran out while training"))
         except Exception as error:  # noqa: BLE001 - the model and its loader are the user's code: report what they raise
             traceback.print_exc()
-            emit(Failure(job.round, f"{type(error).__name__}: {error}"))
+            emit(Failure(job.round, printable(f"{type(error).__name__}: {error}")))
 
 
 def main() -> None:

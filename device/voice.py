@@ -5,9 +5,11 @@ import secrets
 from collections import deque
 from typing import Literal
 
+from common import skipped
 from common.errors import ConfigError
 from common.health import Health
 from common.inbox import Inbox
+from common.journal import tags
 from common.limits import Limits
 from common.link import Link, Will
 from common.messages import (
@@ -33,7 +35,7 @@ from common.tls import CertificateWatch
 from common.topics import Kind, topic
 from device.config import DeviceConfig
 from device.downloads import Downloads
-from device.jobs import Failure, Progress
+from device.jobs import Failure, Loaded, Progress
 from device.store import DeviceStore, current_release
 from device.uploads import Upload
 
@@ -50,6 +52,7 @@ class Voice:
         self.refused = 0
         self._device = config.device
         self._federation = config.federation
+        self._max_skipped_share = config.data.max_skipped_share
         self._nonce = ""
         self._nonces: deque[str] = deque(maxlen=NONCES)
         self._rivals: deque[str] = deque(maxlen=NONCES)
@@ -57,6 +60,8 @@ class Voice:
         release = current_release(config.folder)
         self.release = release.release if release else ""
         self.doing = ""
+        self.left_out = ""
+        """What the data holds that cannot be used, as a sentence."""
         self.health: Health | None = None
         self._signer = Signer(config.signing, next_epoch(config.folder / "epoch") if config.signing else 0)
         self._certificate = CertificateWatch(config.broker.tls)
@@ -133,11 +138,14 @@ class Voice:
     def status(self, doing: str) -> None:
         """Tell people what the device does."""
         self.doing = doing
-        text = clip(f"{self._device} is {doing}. {self._certificate.warning()}".strip())
+        text = clip(" ".join(filter(None, (f"{self._device} is {doing}.", self._certificate.warning(), self.left_out))))
         self._tell(Kind.DEV_STATUS, self._status("online", doing, text), retain=True)
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, progress: Loaded | Progress) -> None:
         """Tell people how far the training is."""
+        if isinstance(progress, Loaded):
+            self._loaded(progress)
+            return
         text = f"{self._device} has trained {progress.epoch} of {progress.epochs} epochs of round {progress.round}."
         fraction = progress.epoch / max(progress.epochs, 1)
         self._event("training", progress.round, text, fraction=fraction, metrics=progress.metrics)
@@ -155,6 +163,18 @@ class Voice:
     def serving_ended(self, text: str) -> None:
         """Tell people that the serving process ended by itself."""
         self._event("serving-ended", 0, text)
+
+    def _loaded(self, loaded: Loaded) -> None:
+        """Tell people what the data holds that cannot be used, when it is another than before."""
+        told = skipped.sentence(loaded.usable, loaded.skipped, loaded.first, self._max_skipped_share)
+        if told == self.left_out:
+            return
+        self.left_out = told
+        self.status(self.doing)
+        for sentence in loaded.first:
+            log.warning("left out %s", sentence)
+        if told:
+            log.warning("%s; fedpi-device check names all", told, extra=tags("files-left-out"))
 
     def _new_will(self) -> Will:
         """Draw the nonce of the next connection, so that a late will of an earlier one is known by its own."""

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.config import DataConfig
-from common.errors import ConfigError
+from common.errors import ConfigError, DataError
 from common.messages import ModelChoice, Plan
+from common.plain_text import printable
 from common.weights import Spec, Tensor
 
 Images: TypeAlias = NDArray[np.uint8]
@@ -151,5 +152,24 @@ def build(choice: ModelChoice, models: Mapping[str, str]) -> Learner:
 
 def load(data: DataConfig, image_size: int) -> Site:
     """Load a site's data through the configured loader. Raises ConfigError or DataError."""
-    site: Site = resolve(data.loader or DEFAULT_LOADER, "data.loader")(data, image_size)
-    return site
+    site = resolve(data.loader or DEFAULT_LOADER, "data.loader")(data, image_size)
+    if not isinstance(site, Site):
+        raise DataError(f"data.loader: {data.loader!r} returns {type(site).__name__}, not common.learning.seam.Site")
+    skipped = tuple(printable(str(sentence)) for sentence in site.skipped)
+    return Site(_checked(site.train, data), _checked(site.unseen, data), skipped)
+
+
+def _checked(examples: Examples, data: DataConfig) -> Examples:
+    """Refuse labels that no learner knows; give them the type of `Labels`."""
+    labels = np.asarray(examples.labels)
+    if labels.ndim != 1 or len(labels) != len(examples.images):
+        raise DataError(
+            f"data.loader: {data.loader!r} returns labels {labels.shape} for {len(examples.images)}"
+            " images; return one label for each"
+        )
+    if others := sorted({str(label) for label in labels.tolist() if label not in (0, 1)}):
+        raise DataError(
+            f"data.loader: {data.loader!r} returns the labels {', '.join(others[:5])}; until now only 0 and 1 can be"
+            " learnt: map yours to them"
+        )
+    return Examples(examples.images, labels.astype(np.int64), examples.names)

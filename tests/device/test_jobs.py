@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from common.python import child_command
 from common.weights import TensorSpec, pack
 from device import runner
 from device.config import TrainerConfig
-from device.jobs import Done, Failure, Job, JobEvent, Progress, TrainingProcess
+from device.jobs import Done, Failure, Job, JobEvent, Loaded, Progress, TrainingProcess
 
 pytestmark = pytest.mark.system
 
@@ -69,8 +69,9 @@ def make(options):
     return Tiny(options)
 
 def load(data, image_size):
+    skipped = [f"{n}.png: gone" for n in range(data.options.get("skipped", 0))]
     images = np.zeros((10, 0, 0, 3), np.uint8)
-    return Site(Examples(images, np.zeros(10, np.int64)), Examples(images[:0], np.zeros(0, np.int64)))
+    return Site(Examples(images, np.zeros(10, np.int64)), Examples(images[:0], np.zeros(0, np.int64)), skipped)
 """
 
 
@@ -81,8 +82,9 @@ class Bench:
     folder: Path
     events: queue.SimpleQueue[JobEvent]
     process: TrainingProcess
+    loaded: list[Loaded] = field(default_factory=list)
 
-    def job(self, how: str, number: int = 1, deadline_s: float = 100.0) -> Job:
+    def job(self, how: str, number: int = 1, deadline_s: float = 100.0, skipped: int = 0) -> Job:
         base = BlobStore(self.folder / "models")
         draft = self.folder / "draft"
         draft.write_bytes(pack(SPEC, BASE))
@@ -95,7 +97,7 @@ class Bench:
             head=str(base.head_path(ref.id)),
             out=str(self.folder / "update.tmp"),
             personal=str(self.folder / "personal"),
-            data=DataConfig(loader="tiny_learner:load"),
+            data=DataConfig(loader="tiny_learner:load", options={"skipped": skipped}),
             models={"tiny": "tiny_learner:make"},
             python_path=str(self.folder),
         )
@@ -107,6 +109,9 @@ class Bench:
             try:
                 event = self.events.get(timeout=0.05)
             except queue.Empty:
+                continue
+            if isinstance(event, Loaded):
+                self.loaded.append(event)
                 continue
             if isinstance(event, Done | Failure):
                 assert self.process.settle(event, now)
@@ -155,14 +160,26 @@ def test_a_job_is_done_and_the_next_one_finds_the_process_warm(make: Make) -> No
     assert isinstance(progress, Progress)
     assert (progress.round, progress.epoch, progress.epochs) == (1, 1, 3)
     assert progress.metrics.keys() == {"pid"}, "what no message can carry is left out"
-    assert bench.next() == Done(1, 10, {"loss": 0.25})
+    assert bench.next() == Done(1, 10, {"loss": 0.25, "skipped_files": 0.0})
     assert not bench.process.is_busy
     update = (bench.folder / "update.tmp").read_bytes()
     assert np.frombuffer(update[:16], np.float32).tolist() == [1.0] * 4
     assert np.frombuffer(update[16:], np.int64).tolist() == [0, 0], "whole numbers are not averaged"
     bench.process.start(bench.job("work", 2), 0.0)
     assert bench.pid() == progress.metrics["pid"]
-    assert bench.next() == Done(2, 10, {"loss": 0.25})
+    assert bench.next() == Done(2, 10, {"loss": 0.25, "skipped_files": 0.0})
+
+
+def test_what_the_data_lacks_is_told_before_the_training_and_with_its_figures(make: Make) -> None:
+    bench = make()
+    for number in (1, 2):  # the second round finds the data in memory
+        bench.process.start(bench.job("work", number, skipped=30), 0.0)
+        bench.pid()
+        assert bench.next() == Done(number, 10, {"loss": 0.25, "skipped_files": 30.0})
+        loaded = bench.loaded[-1]
+        assert (loaded.round, loaded.usable, loaded.skipped) == (number, 10, 30)
+        assert loaded.first[0] == "0.png: gone"
+        assert len(loaded.first) == 10
 
 
 FAILURES = {
@@ -276,7 +293,7 @@ def test_a_new_job_ends_the_one_that_runs(make: Make) -> None:
     bench.process.start(bench.job("work", 2), 0.0)
     assert not psutil.pid_exists(pid)
     assert bench.pid() != pid
-    assert bench.next() == Done(2, 10, {"loss": 0.25})
+    assert bench.next() == Done(2, 10, {"loss": 0.25, "skipped_files": 0.0})
     assert not bench.process.settle(Done(1, 10, {}), 0.0)
 
 
@@ -319,7 +336,9 @@ def test_the_process_ends_when_the_daemon_is_gone(make: Make, is_heard: bool) ->
     theirs.close()
     ours.sendall(msgspec.json.encode(bench.job("hang")) + b"\n")
     with ours:
-        said = ours.recv(10_000, 0 if is_heard else socket.MSG_PEEK)
-        assert isinstance(msgspec.json.decode(said, type=JobEvent), Progress)
+        said = b""
+        while b"Progress" not in said:
+            read = ours.recv(10_000, 0 if is_heard else socket.MSG_PEEK)
+            said = said + read if is_heard else read
     assert child.communicate(timeout=10.0)[1] == ""
     assert child.returncode == 0
