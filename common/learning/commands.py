@@ -3,7 +3,7 @@
 Imports no more than click at the top, so that `--help` answers at once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -49,14 +49,19 @@ def model_options(command: Command) -> Command:
     return command
 
 
-def read_data(source: Path, site: str | None, *, images: Path | None, unseen: Path | None, labels: str) -> "DataConfig":
-    """Find what the flags name. Raises ConfigError."""
-    from common.learning.layouts import Where, find
+def read_data(
+    source: Path | None, site: str | None, flags: Mapping[str, Any], *, to_measure: bool = False
+) -> "DataConfig":
+    """Find what the flags of `data_options` name, to train on or only to measure on. Raises ConfigError."""
+    from common.learning.layouts import Where, find, find_unseen
 
-    names = listed(labels)
+    if source is None:
+        raise ConfigError("--data: not given; name a folder of images or a CSV")
+    names = listed(flags["labels"])
     if len(names) != 2:
-        raise ConfigError(f"--labels: {labels!r} is not of the form no,yes")
-    return find(Where(source, site, images, unseen, (names[0], names[1])))
+        raise ConfigError(f"--labels: {flags['labels']!r} is not of the form no,yes")
+    where = Where(source, site, flags["images"], flags["unseen"], (names[0], names[1]))
+    return find_unseen(where) if to_measure else find(where)
 
 
 def read_model(recipe: Path | None, model: str | None, options: tuple[str, ...], training: dict[str, Any]) -> "Recipe":
@@ -93,12 +98,10 @@ def train(site: str | None, source: Path | None, out: Path, as_json: bool, **fla
     from common.learning.reporting import show_training
 
     training = {key: flags[key] for key in ("epochs", "batch_size", "learning_rate", "seed")}
-    if source is None:
-        raise ConfigError("--data: not given; name a folder of images or a CSV")
     messages = console(stderr=True)
     order = offline.Order(
         recipe=read_model(flags["recipe"], flags["model"], flags["options"], training),
-        data=read_data(source, site, images=flags["images"], unseen=flags["unseen"], labels=flags["labels"]),
+        data=read_data(source, site, flags),
         out=out,
         init=flags["init"],
         events=flags["tensorboard"],
@@ -135,15 +138,13 @@ def show_comparison(learner: Any, models: dict[str, Any], *, as_json: bool, plot
     from common.learning import comparison, reporting
     from common.learning.images import load_unseen
 
-    if flags["source"] is None:
-        raise ConfigError("--data: not given; name a folder of images or a CSV")
-    where = {key: flags[key] for key in ("images", "unseen", "labels")}
-    examples = {
-        site or Path(flags["source"]).name: load_unseen(
-            read_data(flags["source"], site, **where), learner.image_size
-        ).unseen
-        for site in flags["sites"] or (None,)
-    }
+    out, examples = console(stderr=as_json), {}
+    for site in flags["sites"] or (None,):
+        data = read_data(flags["source"], site, flags, to_measure=True)
+        loaded = load_unseen(data, learner.image_size)
+        name = site or Path(flags["source"]).name
+        examples[name] = loaded.unseen
+        reporting.show_measured(name, data, loaded, out)
     found = comparison.compare(learner, models, examples)
     paths = comparison.draw(found, plots) if plots else []
     if as_json:
@@ -170,10 +171,8 @@ def export(weights: Path, site: str | None, source: Path | None, out: Path, as_j
     from common.learning.seam import load
 
     learner = file_learner(read_model(flags["recipe"], flags["model"], flags["options"], {}))
-    if source is None:
-        raise ConfigError("--data: not given; name the images that calibrate and compare")
-    where = {key: flags[key] for key in ("images", "unseen", "labels")}
-    loaded = load(read_data(source, site, **where), learner.image_size)
+    loaded = load(read_data(source, site, flags), learner.image_size)
+    reporting.show_skipped(loaded.skipped, console(stderr=True))
     wanted = variants.choose(flags["variants"])
     found = variants.export(learner, learner.read(weights), loaded, out, wanted)
     if as_json:

@@ -52,6 +52,8 @@ class TrainingReport(msgspec.Struct, frozen=True, kw_only=True):
     """How many tensors came from each file of `init`, of `tensors` in all."""
     tensors: int
     unseen: Evaluation | None
+    measured_on: str | None
+    """The CSV or folder of the unseen images."""
     skipped: tuple[str, ...]
     seconds: float
 
@@ -85,6 +87,7 @@ def train(order: Order) -> TrainingReport:
         taken=taken,
         tensors=len(weights),
         unseen=_measure(learner, trained.weights, site),
+        measured_on=order.data.unseen,
         skipped=site.skipped,
         seconds=time.monotonic() - started,
     )

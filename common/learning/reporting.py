@@ -12,8 +12,11 @@ from common.learning.offline import TrainingReport
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from common.config import DataConfig
+    from common.learning.seam import Site
     from common.learning.variants import Export
 
+SHOWN = 5
 FEW = 400
 """Below so many images an accuracy of .85 is known to no better than 3.5 points either way."""
 
@@ -22,16 +25,35 @@ def show_training(report: TrainingReport, out: "Console") -> None:
     """Say what was trained and where it is."""
     for path, count in report.taken.items():
         out.print(f"{path}: {count} of {report.tensors} tensors taken over by the names of their layers")
-    if report.skipped:
-        out.print(f"skipped: {report.skipped[0]} (of {len(report.skipped)})", style="yellow")
+    show_skipped(report.skipped, out)
     figures = ", ".join(f"{name} {value:.3f}" for name, value in report.kept.items())
     out.print(f"{len(report.epochs)} epochs on {report.num_examples} images in {report.seconds:.1f} s: {figures}")
     if (unseen := report.unseen) is not None:
         auc = "" if unseen.auc is None else f", AUC {unseen.auc:.3f}"
-        out.print(f"on {unseen.count} unseen images: accuracy {_number(unseen.accuracy)}{auc}")
+        out.print(f"on {unseen.count} unseen images ({report.measured_on}): accuracy {_number(unseen.accuracy)}{auc}")
+    else:
+        out.print("measured on no unseen image: none are held back; name some by --unseen", style="yellow")
     out.print(report.out)
     if report.picture:
         out.print(report.picture)
+
+
+def show_skipped(skipped: Sequence[str], out: "Console") -> None:
+    """Name the first files that are left out, and say how many there are."""
+    for sentence in skipped[:SHOWN]:
+        out.print(f"left out: {sentence}", style="yellow")
+    if len(skipped) > SHOWN:
+        out.print(f"left out: {len(skipped) - SHOWN} more, {len(skipped)} in all", style="yellow")
+
+
+def show_measured(site: str, data: "DataConfig", loaded: "Site", out: "Console") -> None:
+    """Say on which images a model is measured, and what of them is left out."""
+    count, source = len(loaded.unseen), data.labels or data.images
+    if data.unseen is None:
+        out.print(f"{site}: measured on all {count} images of {source}; the figures hold if the model never saw them")
+    else:
+        out.print(f"{site}: measured on {count} images held back, {data.unseen}")
+    show_skipped(loaded.skipped, out)
 
 
 def show_comparison(found: Comparison, pictures: Sequence[Path], out: "Console") -> None:
