@@ -306,7 +306,8 @@ class Link:
         given = vars(message.properties) if message.properties else {}
         answer_to, correlation = given.get("ResponseTopic"), given.get("CorrelationData")
         payload = bytes(message.payload)
-        self._inbox.put(Received(self._name, topic, payload, answer_to, correlation), len(payload))
+        received = Received(self._name, topic, payload, answer_to, correlation, message.retain)
+        self._inbox.put(received, len(payload))
 
     @staticmethod
     def _on_log(connection: Connection, level: int, text: str) -> None:

@@ -34,6 +34,8 @@ class Received:
     payload: bytes
     response_topic: str | None = None
     correlation: bytes | None = None
+    is_retained: bool = False
+    """Whether the broker kept it for subscribers that come later."""
 
 
 @dataclass(frozen=True)

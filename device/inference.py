@@ -15,6 +15,7 @@ from common.learning.decoding import decode_image
 from common.learning.export import INTERPRETERS
 from common.learning.quiet import quiet
 from common.learning.seam import Images
+from common.learning.tflite_files import check_result
 
 THRESHOLD = 0.5
 
@@ -52,6 +53,7 @@ class Classifier:
             self.image_size = self._fitting_size()
             # A model can load and still not run; the first run also packs the weights, so it is the slowest.
             self._probability(np.zeros((self.image_size, self.image_size, 3), np.uint8))
+            check_result(content)
         except (ValueError, RuntimeError) as error:
             raise DataError(f"release {release}: not a TFLite model that runs here: {str(error)[:300]}") from error
         except DataError as error:
@@ -63,9 +65,13 @@ class Classifier:
         return self._labels[1]
 
     def classify(self, data: bytes) -> Outcome:
-        """Classify the bytes of one image file; raises DataError with the reason where they are no image."""
+        """Classify the bytes of one image file; raises DataError with the reason where that cannot be done."""
         started = time.perf_counter()
-        probability = self._probability(decode_image(data, self.image_size))
+        pixels = decode_image(data, self.image_size)
+        try:
+            probability = self._probability(pixels)
+        except (ValueError, RuntimeError) as error:
+            raise DataError(f"release {self.release} failed on it: {str(error)[:300]}") from error
         label = self._labels[probability >= THRESHOLD]
         return Outcome(label, probability, (time.perf_counter() - started) * 1000)
 
@@ -91,7 +97,7 @@ class Classifier:
 def find_interpreter() -> tuple[str, Any]:
     """Load pillow and the interpreter that is installed; returns the latter's package and class. Raises ConfigError."""
     try:
-        from PIL import Image, ImageOps  # noqa: F401 - here, so that the first image does not wait for it
+        from PIL import Image  # here, so that the first image does not wait for it
     except ImportError as error:
         raise ConfigError("pillow, which decodes images, is not installed; install fedpi[inference]") from error
     Image.preinit()

@@ -170,6 +170,9 @@ class Serving:
     def _answer(self, request: Received) -> None:
         if request.topic != self._topic(Kind.DEV_INFER):
             return  # a broker that delivers what nobody subscribed to
+        if request.is_retained:  # it would be answered again after every connect, to whom nobody knows
+            log.warning("request=%s is a retained message, which is ignored", name_of(request.payload))
+            return
         own = self._topic(Kind.DEV_PREDICTION)
         wanted = own if request.response_topic is None else request.response_topic
         if may_answer_on(wanted, own):
@@ -190,6 +193,9 @@ class Serving:
             outcome = classifier.classify(image)
         except DataError as error:
             return self._refusal(image, f"the image cannot be classified: {error}")
+        except Exception:  # a bug, or memory that ran out: the next request may do better
+            log.exception("request=%s failed", name_of(image))
+            return self._refusal(image, "the image cannot be classified: the device's log says why")
         found = f"{outcome.label} (probability of {classifier.positive}: {outcome.probability:.3f})"
         return Prediction(
             device=self._config.device,

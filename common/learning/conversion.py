@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import ConfigError, WorkError
+from common.errors import ConfigError, DataError, WorkError
 from common.files import write_atomic
 from common.learning.correction import correct
 from common.learning.framework import ConverterError, tf
 from common.learning.quiet import quiet
 from common.learning.seam import Images, Variant
 from common.learning.slimming import float_operators, slim
+from common.learning.tflite_files import check_result
 
 CALIBRATION_IMAGES = 200
 
@@ -66,6 +67,10 @@ def convert(model: Any, variant: Variant, images: Images | None) -> bytes:
         ) from error
     except RuntimeError as error:  # the quantiser's own word for an operator that it has no 8-bit form of
         raise WorkError(f"the model cannot be quantised to {variant}: {str(error)[:300]}") from error
+    try:
+        check_result(content)
+    except DataError as error:
+        raise WorkError(f"no device would serve the model: {error}") from error
     if variant == "int8" and images is not None:
         _check(content)
         content = correct(content, convert(model, "float32", None), images[:CALIBRATION_IMAGES])

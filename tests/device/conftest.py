@@ -1,7 +1,8 @@
 """Small real TFLite models, images and releases. The models are drawn with LiteRT's own schema: no TensorFlow."""
 
+import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from PIL import Image
 
+from common.config import BrokerConfig
 from common.messages import ReleaseStatus
+from device.config import DeviceConfig, ServingConfig
 from device.store import CurrentRelease, DeviceStore, current_release
+from tests.device.requesting import Install, Model, Rig
 
 SIZE = 8
 
@@ -58,10 +62,10 @@ class Drawing:
         self.operators.append(operator)
         return result
 
-    def content(self, given: int, result: int) -> bytes:
+    def content(self, given: int, *results: int) -> bytes:
         graph, model = schema.SubGraphT(), schema.ModelT()
         graph.tensors, graph.operators = self.tensors, self.operators
-        graph.inputs, graph.outputs = np.array([given], np.int32), np.array([result], np.int32)
+        graph.inputs, graph.outputs = np.array([given], np.int32), np.array(results, np.int32)
         model.version, model.subgraphs, model.buffers, model.operatorCodes = 3, [graph], self.buffers, self.codes
         builder = flatbuffers.Builder(1024)
         builder.Finish(model.Pack(builder), b"TFL3")
@@ -77,7 +81,8 @@ def draw_model(
 ) -> bytes:
     """A judge of brightness: probability = sigmoid(slope * (mean pixel - centre)).
 
-    `pixels` float32, uint8, or uint8 quantised by 2; `result` probability, logit, or probability quantised by 1/256.
+    `pixels` float32, uint8, or uint8 quantised by 2; `result` probability, logit, probability quantised by 1/256,
+    probability reshaped, softmax, or probability beside the logit.
     """
     kinds, one, drawing = schema.TensorType, (1, 1, 1, 1), Drawing()
     given = drawing.tensor(
@@ -96,11 +101,17 @@ def draw_model(
     scaled = drawing.apply("MUL", [mean, factor], drawing.tensor(one, kinds.FLOAT32), schema.MulOptionsT())
     offset = drawing.constant(np.array([-slope * centre], np.float32), kinds.FLOAT32)
     last = drawing.apply("ADD", [scaled, offset], drawing.tensor(one, kinds.FLOAT32), schema.AddOptionsT())
-    if result != "logit":
+    logit = last
+    if result == "softmax":
+        last = drawing.apply("SOFTMAX", [last], drawing.tensor(one, kinds.FLOAT32), schema.SoftmaxOptionsT())
+    elif result != "logit":
         last = drawing.apply("LOGISTIC", [last], drawing.tensor(one, kinds.FLOAT32))
     if "quantised" in result:
         last = drawing.apply("QUANTIZE", [last], drawing.tensor(one, kinds.UINT8, 1 / 256))
-    return drawing.content(given, last)
+    if "reshaped" in result:
+        flat = drawing.constant(np.array([1, 1], np.int32), kinds.INT32)
+        last = drawing.apply("RESHAPE", [last, flat], drawing.tensor((1, 1), kinds.FLOAT32))
+    return drawing.content(given, *([last, logit] if "beside" in result else [last]))
 
 
 @pytest.fixture(scope="session")
@@ -136,3 +147,19 @@ def install() -> Callable[..., CurrentRelease]:
         return current
 
     return install
+
+
+@pytest.fixture
+def rig(
+    request: pytest.FixtureRequest, tmp_path: Path, mosquitto: BrokerConfig, model: Model, install: Install
+) -> Iterator[Rig]:
+    config = DeviceConfig(
+        federation=hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:12],
+        device="rpi1",
+        state=str(tmp_path / "state"),
+        broker=mosquitto,
+        serving=ServingConfig(threads=1, max_image_bytes=20_000),
+    )
+    rig = Rig(config, model, install)
+    yield rig
+    rig.close()

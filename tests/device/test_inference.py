@@ -1,3 +1,4 @@
+import contextlib
 import json
 import subprocess
 import sys
@@ -6,9 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from common.errors import ConfigError, DataError
 from common.learning.models import simple_cnn
+from common.learning.tflite_files import check_result
 from device import inference
 from device.inference import Classifier
 
@@ -51,6 +55,8 @@ def test_a_probability_of_one_half_is_the_positive_label(
         ({"shape": (1, 8, 8, 1)}, "where one square RGB image"),
         ({"slope": float("nan")}, "gave nan where a probability"),
         ({"result": "logit"}, "gave -6.375 where a probability"),
+        ({"result": "logit", "slope": -0.001, "centre": 500.0}, "last operator is ADD where LOGISTIC or SOFTMAX"),
+        ({"result": "probability beside the logit"}, "has 2 outputs where one probability"),
     ],
 )
 def test_a_model_of_another_kind_is_refused_when_it_is_loaded(
@@ -58,6 +64,20 @@ def test_a_model_of_another_kind_is_refused_when_it_is_loaded(
 ) -> None:
     with pytest.raises(DataError, match=f"release r9: .*{reason}"):
         Classifier("r9", model(**faults), LABELS, 1)
+
+
+@pytest.mark.parametrize("result", ["probability", "probability quantised", "probability reshaped", "softmax"])
+def test_what_changes_a_probabilitys_form_only_is_accepted_behind_it(model: Callable[..., bytes], result: str) -> None:
+    assert Classifier("r1", model(result=result), LABELS, 1).image_size == 8
+
+
+@given(st.data())
+def test_a_damaged_file_is_never_more_than_a_data_error(model: Callable[..., bytes], data: st.DataObject) -> None:
+    content = model()
+    place = data.draw(st.integers(0, len(content) - 1))
+    damaged = content[:place] + data.draw(st.binary(max_size=8)) + content[place + 4 :]
+    with contextlib.suppress(DataError):
+        check_result(damaged[: data.draw(st.integers(0, len(damaged)))])
 
 
 @pytest.mark.parametrize("cut", [0, 1, 100, 400])
@@ -120,6 +140,18 @@ def test_serving_classifies_without_tensorflow(
 
     assert {"PIL", "ai_edge_litert"} <= loaded
     assert not loaded & {"tensorflow", "keras", "sklearn", "scipy"}
+
+
+def test_a_picture_that_the_interpreter_fails_on_is_a_data_error(
+    model: Callable[..., bytes], png: Callable[[int], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise RuntimeError("out of memory in node 3")
+
+    classifier = Classifier("r1", model(), LABELS, 1)
+    monkeypatch.setattr(inference, "_quantised", fail)
+    with pytest.raises(DataError, match="release r1 failed on it"):
+        classifier.classify(png(9))
 
 
 @pytest.mark.tensorflow
