@@ -14,7 +14,7 @@ SHORT ?=
 OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup mosquitto test-time other-brokers demo test quick faults system-test check format bench results wheels clean
+.PHONY: help setup mosquitto test-time other-brokers demo test quick faults fuzz system-test check format bench results wheels clean
 
 help:  ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -62,6 +62,9 @@ other-brokers:
 faults: mosquitto setup other-brokers  ## Inject every fault, beside the undisturbed run. ROWS=1,2 BROKERS=nats SEED=n INJECTIONS=n SHORT=1
 	$(BIN)/python -m tests.faults --seed $(SEED) --injections $(INJECTIONS) \
 	  $(if $(ROWS),--rows '$(ROWS)') $(if $(BROKERS),--brokers '$(BROKERS)') $(if $(SHORT),--short)
+
+fuzz: setup  ## Hand damaged and made-up images, weight files, messages, CSVs and YAML to what reads them. SEED=n SHORT=1
+	$(BIN)/python -m tests.fuzz --seed $(SEED) $(if $(SHORT),--short)
 
 system-test: setup  ## Install on booted Debian machines, let faults befall them. Needs root. OPTIONS=--help lists more.
 	$(if $(filter 0,$(shell id -u)),,sudo) $(BIN)/python -m tests.machines $(OPTIONS)

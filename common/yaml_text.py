@@ -13,6 +13,8 @@ from yaml.composer import ComposerError
 
 from common.errors import ConfigError
 
+_MALFORMED = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""What PyYAML raises: for the date 2024-99-99 a ValueError, for `!!bool x` a KeyError."""
 MAX_VALUES = 100_000
 """Values of a document, counted as often as aliases repeat them."""
 _FLOAT_TAG = "tag:yaml.org,2002:float"
@@ -49,10 +51,10 @@ def parse(text: str, source: str) -> Document:
         reader = _Reader(text)
         node = reader.get_single_node()
         return Document(None if node is None else reader.construct_document(node), node)
-    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:  # ValueError: the date 2024-99-99
+    except _MALFORMED as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}" if mark else ""
-        problem = " ".join(str(getattr(error, "problem", error)).split())
+        problem = " ".join(str(getattr(error, "problem", f"a value cannot be read ({error})")).split())
         raise ConfigError(f"{source}{place}: not valid YAML: {problem}") from error
 
 

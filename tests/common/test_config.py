@@ -93,7 +93,15 @@ def test_bad_yaml_is_named_with_its_line(tmp_path: Path, text: str, line: int) -
 
 @pytest.mark.parametrize(
     "text",
-    ["name: 2024-99-99", "name: 0b_", "name: !!int x", "name: !!timestamp x", "name: !!python/object:os.x {}", "\x00"],
+    [
+        "name: 2024-99-99",
+        "name: 0b_",
+        "name: !!int x",
+        "name: !!timestamp x",
+        "name: !!bool x",
+        "name: !!python/object:os.x {}",
+        "\x00",
+    ],
 )
 def test_a_value_that_yaml_itself_stumbles_over(tmp_path: Path, text: str) -> None:
     assert "not valid YAML" in sentence(tmp_path, text)
