@@ -22,6 +22,8 @@ FilePath = Annotated[str, msgspec.Meta(extra={"is": "path"})]
 Host = Annotated[str, msgspec.Meta(extra={"is": "host"})]
 """A name or an address, without a protocol and a port."""
 
+Folders = FilePath | tuple[FilePath, ...]
+"""One folder or a list of folders."""
 Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
 PositiveSeconds = Annotated[float, msgspec.Meta(gt=0, le=1e7)]
 T = TypeVar("T")
@@ -215,6 +217,7 @@ __all__ = [
     "DataConfig",
     "DeviceId",
     "FilePath",
+    "Folders",
     "Host",
     "SigningConfig",
     "TlsConfig",

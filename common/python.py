@@ -5,20 +5,14 @@ from pathlib import Path
 
 from common.errors import ConfigError
 
-Folders = str | tuple[str, ...]
-"""The key `python_path`: a folder or several, in which `package.module:function` is looked for."""
 
-
-def extend_path(folders: Folders) -> None:
-    """Let this process import from `folders`, after everything else: they shadow nothing. `~` is a home folder.
+def extend_path(folders: str | tuple[str, ...]) -> None:
+    """Let this process import from `folders`, the key `python_path`, after everything else: they shadow nothing.
 
     Raises ConfigError where one is no folder.
     """
     for folder in (folders,) if isinstance(folders, str) else folders:
-        try:
-            path = Path(folder).expanduser().absolute()
-        except RuntimeError as error:
-            raise ConfigError(f"python_path: {folder!r}: there is no such user here; write the whole path") from error
+        path = Path(folder).absolute()
         if not path.is_dir():
             raise ConfigError(f"python_path: {path} is no folder; name the folder that holds your module")
         if str(path) not in sys.path:

@@ -5,10 +5,21 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from common.config import BrokerConfig, Config, DataConfig, FilePath, Host, Port, SigningConfig, TransferConfig, load
+from common.config import (
+    BrokerConfig,
+    Config,
+    DataConfig,
+    FilePath,
+    Folders,
+    Host,
+    Port,
+    SigningConfig,
+    TransferConfig,
+    load,
+)
 from common.errors import ConfigError
 from common.messages import DeviceId, Label, ModelChoice, Pattern, Plan, Ref
-from common.python import Folders, extend_path
+from common.python import extend_path
 from coordinator.admission import Limits
 from coordinator.method import VALIDATION, Method
 from coordinator.round import Rules

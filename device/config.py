@@ -10,13 +10,14 @@ from common.config import (
     Config,
     DataConfig,
     FilePath,
+    Folders,
     PositiveSeconds,
     SigningConfig,
     TransferConfig,
     load,
 )
 from common.messages import DeviceId
-from common.python import Folders, extend_path
+from common.python import extend_path
 
 
 class TrainerConfig(Config, frozen=True):

@@ -16,9 +16,9 @@ from io import BufferedReader
 import msgspec
 import psutil
 
-from common.config import DataConfig
+from common.config import DataConfig, Folders
 from common.messages import Metrics, Plan
-from common.python import Folders, child_command
+from common.python import child_command
 from device.config import TrainerConfig
 
 log = logging.getLogger(__name__)

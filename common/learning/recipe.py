@@ -5,10 +5,10 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from common.config import Config, convert, load
+from common.config import Config, Folders, convert, load
 from common.errors import ConfigError
 from common.messages import ModelChoice, Plan
-from common.python import Folders, extend_path
+from common.python import extend_path
 
 
 class Training(Config, frozen=True):
