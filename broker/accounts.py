@@ -10,6 +10,7 @@ from pathlib import Path
 
 from broker.mosquitto import DATA, PASSWORDS
 from common import files
+from common.config import read_text
 from common.errors import ConfigError, WorkError
 
 SECRETS = "secrets"
@@ -48,10 +49,7 @@ def ensure(root: Path, users: Iterable[str], *, renew: bool) -> list[str]:
 
 def _read(path: Path) -> dict[str, str]:
     """Read the hashed password of each user in Mosquitto's file."""
-    try:
-        rows = path.read_text().splitlines() if path.exists() else []
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read: {error.strerror}") from error
+    rows = read_text(path, "the hashed passwords").splitlines() if path.exists() else []
     return {user: digest for user, _, digest in (row.partition(":") for row in rows) if digest}
 
 
@@ -59,7 +57,7 @@ def _password(root: Path, user: str, *, renew: bool) -> str:
     """Return the user's password: the one in its file, so that an interrupted `init` goes on, or a new one."""
     path = secret_file(root, user)
     if path.exists() and not renew:
-        return path.read_text().strip()
+        return read_text(path, "the password").strip()
     password = secrets.token_urlsafe(24)
     files.write_private(path, f"{password}\n".encode())
     return password

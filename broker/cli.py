@@ -227,7 +227,7 @@ def _run_mosquitto(config: "ServeConfig") -> None:
     if not path.is_file():
         raise ConfigError(f"{path} is missing; write it with: fedpi-broker init --out {config.folder}")
     program = find_program("mosquitto")
-    for host, port in listeners(path.read_text()):
+    for host, port in listeners(path.read_text(encoding="utf-8", errors="replace")):
         require_free(host, port)
     raise_file_limit()
     click.echo(f"running {program} -c {path}")

@@ -93,12 +93,12 @@ def _account(root: Path) -> str:
 
 def _refuse_changes(texts: dict[Path, str]) -> None:
     for path, text in texts.items():
-        if path.exists() and path.read_text() != text:
+        if path.exists() and path.read_text(encoding="utf-8", errors="replace") != text:
             raise ConfigError(f"{path} differs from what would be written; keep it, or replace it with --force")
 
 
 def _write(path: Path, text: str) -> Written:
-    if path.exists() and path.read_text() == text:
+    if path.exists() and path.read_text(encoding="utf-8", errors="replace") == text:
         return Written(path, "kept")
     write_private(path, text.encode(), mode=0o644)
     return Written(path, "written")

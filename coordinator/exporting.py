@@ -81,7 +81,7 @@ def export(learner: Learner, model: GlobalModel, data: DataConfig, folder: Path,
         keras=str(keras),
         size=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
-        agreement=_agreement(learner, model.weights, data, tflite) if has_images else None,
+        agreement=_agreement(learner, model.weights, data, tflite, tell) if has_images else None,
     )
 
 
@@ -169,8 +169,12 @@ def _made_by(store: Store, before: float = inf) -> int:
     return max(rounds, default=0)
 
 
-def _agreement(learner: Learner, weights: list[Tensor], data: DataConfig, tflite: Path) -> Agreement:
+def _agreement(
+    learner: Learner, weights: list[Tensor], data: DataConfig, tflite: Path, tell: Tell = lambda _: None
+) -> Agreement:
     site = load(data, learner.image_size)
+    if site.skipped:
+        tell(f"{count(len(site.skipped), 'file')} left out, the first: {site.skipped[0]}")
     images = np.concatenate([site.train.images, site.unseen.images])
     return agreement(learner.predict(weights, images), tflite, images)
 

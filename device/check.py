@@ -14,6 +14,7 @@ from typing import Literal
 
 import msgspec
 
+from common import skipped
 from common.config import DataConfig
 from common.errors import ConfigError, FedpiError, LinkError, WorkError
 from common.inbox import Inbox
@@ -126,8 +127,9 @@ def _images(config: DeviceConfig) -> Finding:
         raise ConfigError("pillow, which decodes images, is not installed; install fedpi[learning]")
     site = seam.load(config.data, IMAGE_SIZE)
     counts = [_counts(part, examples, config) for part, examples in (("train", site.train), ("unseen", site.unseen))]
-    skipped = (f"skipped {len(site.skipped)}",) if site.skipped else ()
-    return Finding("", "warn" if skipped else "ok", "; ".join((*counts, *skipped)), site.skipped)
+    usable, share = len(site.train) + len(site.unseen), config.data.max_skipped_share
+    told = skipped.sentence(usable, len(site.skipped), (), share)
+    return Finding("", "warn" if told else "ok", "; ".join(filter(None, (*counts, told))), site.skipped)
 
 
 def _counts(part: str, examples: Examples, config: DeviceConfig) -> str:

@@ -161,7 +161,7 @@ def test_check_names_every_skipped_file(write: Write, images: Path, mosquitto: B
     result = run("check", "--config", config)
 
     assert result.exit_code == 0
-    assert "skipped 2" in result.output
+    assert "Files left out: 2 of" in result.output
     assert "no/empty.png: the file is empty" in result.output
     assert "yes/notes.txt: it is neither a JPEG nor a PNG" in result.output
 
