@@ -198,7 +198,9 @@ class BlobStore:
             return held | self._copied(ref, head, held, sources)
         except OSError as error:
             if is_new:
-                self._discard(self.part(ref.id))
+                self._close(self.part(ref.id))
+                with contextlib.suppress(OSError):
+                    self.part(ref.id).unlink()
             raise disk_error(f"{self.part(ref.id)}: cannot prepare it", error) from error
 
     def write(self, ref: Ref, offset: int, data: bytes) -> None:
@@ -232,7 +234,7 @@ class BlobStore:
             is_good = ref.id == blob and is_whole and self.body(blob).stat().st_size == head.size
         self._close(self.body(blob))
         if not is_good:
-            self.body(blob).replace(self.part(blob))
+            self._move(self.body(blob), self.part(blob))
         return is_good
 
     def recover(self) -> None:
@@ -246,16 +248,13 @@ class BlobStore:
         for path in sorted(self._root.iterdir()):
             if path.name.split(".")[0] not in wanted:
                 self._close(path)
-                if self._spare is not None and path.suffix == ".body":
-                    path.replace(self._spare)
-                else:
-                    path.unlink(missing_ok=True)
+                self._move(path, self._spare if path.suffix == ".body" else None)
 
     def recycle(self, path: Path) -> bool:
         """Make the spare file, if there is one, the file `path`, to be written over."""
         if self._spare is None or not self._spare.exists():
             return False
-        self._spare.replace(path)
+        self._move(self._spare, path)
         return True
 
     def close(self) -> None:
@@ -297,10 +296,11 @@ class BlobStore:
             if found is None:
                 continue
             offset, length = layout.span(index)
-            data = self._pread(self.body(found[0]), found[1], length)
-            if digest_of(data) == head.digest(index):
-                self.write(ref, offset, data)
-                copied |= 1 << index
+            with contextlib.suppress(DataError):  # one that cannot be read travels
+                data = self._pread(self.body(found[0]), found[1], length)
+                if digest_of(data) == head.digest(index):
+                    self.write(ref, offset, data)
+                    copied |= 1 << index
         return copied
 
     def _digests(self, sources: Iterable[str], chunk_bytes: int) -> dict[bytes, tuple[str, int]]:
@@ -331,9 +331,13 @@ class BlobStore:
         except OSError as error:
             raise DataError(f"{path}: cannot read: {error.strerror}") from error
 
-    def _discard(self, path: Path) -> None:
-        self._close(path)
-        path.unlink(missing_ok=True)
+    @staticmethod
+    def _move(path: Path, to: Path | None) -> None:
+        """Rename a file, or delete it."""
+        try:
+            path.unlink(missing_ok=True) if to is None else path.replace(to)
+        except OSError as error:
+            raise disk_error(f"{path}: cannot {'delete' if to is None else 'move'} it", error) from error
 
     def _close(self, path: Path) -> None:
         for how in (os.O_RDONLY, os.O_RDWR):

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,19 @@ def state_error(what: str, error: OSError) -> FedpiError:
     if error.errno in DISK_STATES:
         return disk_error(what, error)
     return ConfigError(f"{what}: {error.strerror}; correct 'state', or run this as the account that the folder is of")
+
+
+def see_writable(folder: Path, *, is_tried: bool) -> None:
+    """Raise DiskFullError where the disk of `folder` takes no data now: read-only, or, if `is_tried`, by writing."""
+    try:
+        if is_tried or os.statvfs(folder).f_flag & os.ST_RDONLY:
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.write(b"0")
+                file.flush()
+                os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno in DISK_STATES:
+            raise disk_error(f"{folder}: cannot write", error) from error
 
 
 def write_atomic(path: Path, data: bytes) -> None:

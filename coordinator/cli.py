@@ -21,6 +21,7 @@ from common.command import (
 from common.learning.commands import train
 from common.plain_text import printable
 from common.stopping import stop_on
+from coordinator.epochs import raise_epoch
 from coordinator.experiments import evaluate, plot
 from coordinator.offline import aggregate
 
@@ -37,7 +38,7 @@ def main() -> None:
     """Run federated rounds over MQTT, and see what became of them."""
 
 
-for _command in (init_command("coordinator"), train, evaluate, plot, aggregate):
+for _command in (init_command("coordinator"), train, evaluate, plot, aggregate, raise_epoch):
     main.add_command(_command)
 
 

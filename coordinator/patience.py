@@ -1,4 +1,4 @@
-"""A coordinator whose disk is full: it says so, waits until there is room, and goes on from its journal."""
+"""A coordinator whose disk is full or read-only: it says so, waits, and goes on from its journal."""
 
 import logging
 import shutil
@@ -6,6 +6,7 @@ import time
 
 from common.blobs import BlobStore
 from common.errors import DiskFullError
+from common.files import see_writable
 from common.notify import Pulse
 from common.stopping import Stop
 from coordinator.config import CoordinatorConfig
@@ -38,5 +39,16 @@ def serve(config: CoordinatorConfig, store: Store, blobs: BlobStore, stop: Stop)
 def _wait(config: CoordinatorConfig, store: Store, pulse: Pulse, stop: Stop) -> None:
     model = store.global_model()
     needed = SPARE_BYTES + 2 * (model.size if model else 0)
-    while not stop.wait(LOOK_S) and (free := shutil.disk_usage(config.folder).free) < needed:
-        pulse.beat(time.monotonic(), f"Waits for room on its disk: {free >> 20} of {needed >> 20} MiB are free.")
+    while not stop.wait(LOOK_S) and (lacking := _lacking(config, needed)):
+        pulse.beat(time.monotonic(), lacking)
+
+
+def _lacking(config: CoordinatorConfig, needed: int) -> str:
+    """Say what keeps the disk from taking `needed` bytes; nothing where it does."""
+    if (free := shutil.disk_usage(config.folder).free) < needed:
+        return f"Waits for room on its disk: {free >> 20} of {needed >> 20} MiB are free."
+    try:
+        see_writable(config.folder, is_tried=True)
+    except DiskFullError as error:
+        return f"Waits: {error.state}."
+    return ""

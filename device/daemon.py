@@ -78,7 +78,7 @@ class Daemon:
 
     def serve(self, stop: Stop) -> None:
         """Serve until `stop` is set. Raises WorkError when the disk fails."""
-        self._store.models.recover()
+        self._store.recover()
         offer = self._store.offer()
         waits = Waits(**structs.asdict(self._config.session))
         self._session = sessions.resume(self._config.device, offer, time.monotonic(), waits)
@@ -159,6 +159,7 @@ class Daemon:
 
     def _examine(self, health: Health, now: float) -> None:
         """Let the device sit rounds out while it is unfit; a warm trainer gives its memory back, which may be all."""
+        self._store.look()
         self._ailment = unfitness(health, self._config.health, self._ailment)
         self._voice.health = health
         if self._ailment and not self._trainer.is_busy:
@@ -166,8 +167,8 @@ class Daemon:
         self._judge(now)
 
     def _judge(self, now: float) -> None:
-        """Sit rounds out as well while the global model has no room, and say so."""
-        reason, health = self._ailment or self._voice.downloads.trouble, self._voice.health
+        """Sit rounds out as well while the disk takes no data, and say so."""
+        reason, health = self._ailment or self._store.trouble or self._voice.downloads.trouble, self._voice.health
         if health is not None and health.unfit != reason:
             self._voice.health = structs.replace(health, unfit=reason)
         if reason != self._session.unfitness:
@@ -271,7 +272,7 @@ class Daemon:
             return
         if self._release is not None and self._release.model.id == blob:
             self._install(self._release)
-        self._store.models.keep({needed.id for needed in self._needed()} | {blob} | self._store.releases())
+        self._store.keep_models({needed.id for needed in self._needed()} | {blob})
         self._step(sessions.Fetched(blob), now)
 
     def _install(self, release: ReleaseStatus) -> None:
@@ -285,13 +286,12 @@ class Daemon:
         self._voice.installed(release)
 
     def _train(self, invite: Invite, now: float) -> None:
-        models = self._store.models
         job = Job(
             round=invite.round,
             device=self._config.device,
             plan=invite.plan,
-            base=str(models.body(invite.base.id)),
-            head=str(models.head_path(invite.base.id)),
+            base=str(self._store.models.body(invite.base.id)),
+            head=str(self._store.models.head_path(invite.base.id)),
             out=str(self._store.begin_draft()),
             personal=str(self._store.folder / "personal"),
             data=self._config.data,

@@ -1,10 +1,12 @@
 """Blobs on their way from the coordinator to this device."""
 
+import errno
 import logging
 
 from common.blobs import BlobStore
 from common.config import TransferConfig
 from common.errors import DiskFullError
+from common.files import DISK_STATES
 from common.inflow import Inflow
 from common.link import Link
 from common.messages import Chunk, Ref, Want
@@ -15,13 +17,14 @@ log = logging.getLogger(__name__)
 
 RETRY_S = 5.0
 """How often a transfer that found the disk full looks whether there is room by now."""
-NO_ROOM = "its disk is full"
+NO_ROOM = DISK_STATES[errno.ENOSPC]
 
 
 class Downloads:
     """At most a few transfers. While one runs, the device listens to that blob's topic, and to no other.
 
-    One that finds the disk full waits, and keeps what it has; `trouble` says so until it is complete.
+    One that finds the disk full, read-only or failing waits, and keeps what it has; `trouble` says so until it is
+    complete.
     """
 
     def __init__(self, device: str, federation: str, transfer: TransferConfig, blobs: BlobStore, bulk: Link) -> None:
@@ -35,16 +38,17 @@ class Downloads:
         self._listening: set[str] = set()
         self._waiting: dict[str, Ref] = {}
         self._retry_at = 0.0
+        self._state = ""
 
     @property
     def trouble(self) -> str:
         """Why a transfer does not go on, nothing where all do."""
-        return NO_ROOM if self._waiting else ""
+        return self._state if self._waiting else ""
 
     def begin(self, ref: Ref, now: float) -> bool:
         """Fetch `ref`; returns True when it is here already. Raises PeerError for a ref that breaks the limits.
 
-        Raises WorkError when the disk fails, except for one that is full.
+        Raises WorkError when the disk fails, except for what may pass.
         """
         if self._blobs.has(ref.id):
             return True
@@ -56,7 +60,7 @@ class Downloads:
                 self._wait(ref, error, now)
                 return False
             self._bulk.subscribe(self._topic(ref.id))
-        return self._complete(ref.id, self._inflows[ref.id]) is not None
+        return self._complete(ref.id, self._inflows[ref.id], now) is not None
 
     def retry(self, now: float) -> str | None:
         """Go on, now and then, with what found the disk full; returns a blob's id if that completes it."""
@@ -87,7 +91,7 @@ class Downloads:
             self._end(chunk.blob)
             self._wait(inflow.ref, error, now)
             return None
-        return self._complete(chunk.blob, inflow)
+        return self._complete(chunk.blob, inflow, now)
 
     def wishes(self, now: float) -> list[Want]:
         """What to ask for now."""
@@ -112,18 +116,22 @@ class Downloads:
         for blob in self._waiting.keys() - blobs:
             del self._waiting[blob]
 
-    def _complete(self, blob: str, inflow: Inflow) -> str | None:
+    def _complete(self, blob: str, inflow: Inflow, now: float) -> str | None:
         if not inflow.is_complete:
             return None
-        inflow.finish()
         self._end(blob)
+        try:
+            inflow.finish()
+        except DiskFullError as error:
+            self._wait(inflow.ref, error, now)
+            return None
         self._waiting.pop(blob, None)
         return blob
 
     def _wait(self, ref: Ref, error: DiskFullError, now: float) -> None:
         if ref.id not in self._waiting:
-            log.warning("no room for blob %s of %d bytes: %s", ref.id[:8], ref.size, error)
-        self._waiting[ref.id] = ref
+            log.warning("cannot keep blob %s of %d bytes: %s", ref.id[:8], ref.size, error)
+        self._waiting[ref.id], self._state = ref, error.state
         self._retry_at = now + RETRY_S
 
     def _end(self, blob: str) -> None:

@@ -3,14 +3,24 @@
 import contextlib
 import fcntl
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
 from common.blobs import BlobStore
-from common.errors import ConfigError, DataError, PeerError, WorkError
-from common.files import disk_error, sync, write_atomic
+from common.errors import ConfigError, DataError, DiskFullError, PeerError, WorkError
+from common.files import (
+    DISK_STATES,
+    disk_error,
+    hand_over,
+    make_folders,
+    see_writable,
+    state_error,
+    sync,
+    write_atomic,
+)
 from common.messages import Label, Offer, ReleaseStatus, decode, encode
 
 log = logging.getLogger(__name__)
@@ -25,10 +35,14 @@ class CurrentRelease(msgspec.Struct, frozen=True):
 
 
 class DeviceStore:
-    """The state folder of one device. Methods raise WorkError when the disk fails or is full."""
+    """The state folder of one device. Methods raise WorkError when the disk fails or is full.
+
+    What can wait for a disk that is full, read-only or failing does; `trouble` says so until the disk takes data.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.trouble = ""
         self.models = BlobStore(folder / "models")
         self.updates = BlobStore(folder / "updates", spare=folder / "spare.tmp")
 
@@ -38,19 +52,49 @@ class DeviceStore:
         return self.folder / "update.tmp"
 
     def begin_draft(self) -> Path:
-        """Make the draft ready for the trainer to write over."""
-        self.updates.recycle(self.update_draft)
+        """Make the draft ready for the trainer to write over; where that fails, the trainer will say so."""
+        with self._patience():
+            self.updates.recycle(self.update_draft)
         return self.update_draft
+
+    def look(self) -> None:
+        """See whether the disk takes data: whether it is read-only, or, where it failed, by writing to it."""
+        before = self.trouble
+        with self._patience():
+            self.trouble = ""
+            see_writable(self.folder, is_tried=bool(before))
+        if before and not self.trouble:
+            log.info("the disk takes data again")
+
+    def recover(self) -> None:
+        """Look through all models after a start, since they may have met a power cut."""
+        with self._patience():
+            self.models.recover()
+
+    def keep_models(self, blobs: Iterable[str]) -> None:
+        """Delete every model that is not one of `blobs`, nor needed to serve."""
+        with self._patience():
+            self.models.keep({*blobs, *self.releases()})
+
+    @contextlib.contextmanager
+    def _patience(self) -> Iterator[None]:
+        """Note that the disk takes no data now, and go on."""
+        before = self.trouble
+        try:
+            yield
+        except DiskFullError as error:
+            self.trouble = error.state
+            if error.state != before:
+                log.warning("goes on without its disk: %s", error)
 
     def offer(self) -> Offer | None:
         """Return the offer that an earlier process kept, if its update is here, whole."""
         path = self.folder / "offer.msgpack"
-        try:
+        with contextlib.suppress(OSError, DataError, PeerError), self._patience():
             offer = decode(path.read_bytes(), Offer)
             self.updates.head(offer.update)
-        except (OSError, DataError, PeerError):
-            return None
-        return offer if self.updates.has(offer.update.id) and self.updates.is_intact(offer.update.id) else None
+            return offer if self.updates.is_intact(offer.update.id) else None
+        return None
 
     def keep_offer(self, offer: Offer) -> None:
         """Keep the offer of an update that is in `updates` already: from here on it survives the end of the process."""
@@ -77,8 +121,13 @@ class DeviceStore:
 
     def drop_update(self) -> None:
         """Delete the update and its offer."""
-        (self.folder / "offer.msgpack").unlink(missing_ok=True)
-        self.updates.keep(())
+        path = self.folder / "offer.msgpack"
+        with self._patience():
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise disk_error(f"{path}: cannot delete it", error) from error
+            self.updates.keep(())
 
     def install(self, status: ReleaseStatus) -> None:
         """Make a release whose blob is in `models` the one to serve; readers see the old one or the new one."""
@@ -118,24 +167,39 @@ def keep_good(folder: Path, release: CurrentRelease) -> None:
 
 @contextlib.contextmanager
 def hold(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock file `path` while inside; raises ConfigError that names `what` where another process holds it."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.open("w")
-    except OSError as error:
-        raise ConfigError(
-            f"state: cannot write {path}: {error.strerror}; correct 'state' or its permissions"
-        ) from error
-    with lock:
+    """Hold the lock file `path` while inside; raises ConfigError that names `what` where another process holds it.
+
+    A disk that takes no data now has one that an earlier process made; where not, there is nothing to keep apart.
+    """
+    with _lock_file(path) or contextlib.nullcontext() as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if lock is not None:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ConfigError(f"{what} on {path.parent}; stop it, or name another 'state'") from error
         yield
 
 
+def _lock_file(path: Path) -> IO[str] | None:
+    try:
+        make_folders(path.parent)
+        lock = path.open("w")
+        hand_over(path, like=path.parent)
+    except OSError as error:
+        if error.errno not in DISK_STATES or not path.parent.is_dir():
+            raise state_error(f"state: cannot write {path}", error) from error
+        log.warning("state: cannot write %s: %s", path, error.strerror)
+        with contextlib.suppress(OSError):
+            return path.open()
+        return None
+    return lock
+
+
 def _read(path: Path) -> CurrentRelease | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=CurrentRelease)
-    except (FileNotFoundError, msgspec.DecodeError):
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError) as error:
+        log.debug("%s: cannot be used: %s", path, error)
         return None

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,6 +29,8 @@ from common.messages import (
     unsigned,
 )
 from common.signing import Signer, Verifier, next_epoch
+from common.yaml_text import dump
+from coordinator.cli import main as coordinator
 
 SAY, STATUS = "fedpi-wire/1/lab/dev/rpi1/say", "fedpi/1/lab/dev/rpi1/status"
 Party = Callable[..., SigningConfig]
@@ -234,6 +237,27 @@ def test_an_epoch_that_cannot_be_kept_counts_all_the_same(tmp_path: Path) -> Non
     (tmp_path / "epoch").write_text("99999999999")
     (tmp_path / ".epoch.tmp").mkdir()  # nothing can be written beside it
     assert next_epoch(tmp_path / "epoch") == 100_000_000_000
+
+
+def test_a_coordinator_whose_clock_was_in_the_future_is_heard_again_after_one_command(
+    keys: Party, tmp_path: Path
+) -> None:
+    config, state = keys("coordinator", "rpi1"), tmp_path / "state"
+    reader = Verifier(keys("rpi1", "coordinator"), tmp_path / "heard.json")
+    reader.story(STATUS, Signer(config, 2_079_950_000).story(STATUS, status()), "coordinator")
+
+    def start() -> bytes:
+        return Signer(config, next_epoch(state / "epoch")).story(STATUS, status(text="new"))
+
+    with pytest.raises(PeerError, match=r"when 2079950000\.1 was heard before"):
+        reader.story(STATUS, start(), "coordinator")
+    file = tmp_path / "coordinator.yaml"
+    signing = {"key": config.key, "peers": config.peers}
+    file.write_text(dump({"federation": "lab", "state": str(state), "signing": signing, "model": {"name": "numpy"}}))
+    for heard, code in (("10000000000000000", 78), ("-1", 78), ("2079950000", 0), ("5", 0)):
+        result = CliRunner().invoke(coordinator, ["raise-epoch", "--config", str(file), "--", heard])
+        assert result.exit_code == code, result.output
+    assert reader.story(STATUS, start(), "coordinator") == status(text="new")
 
 
 def test_what_was_heard_is_on_the_disk_before_its_file_is_replaced(
