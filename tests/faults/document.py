@@ -26,6 +26,8 @@ def _paragraphs(report: Report) -> Iterator[str]:
         f"{count} injections against Mosquitto and {beside} against other brokers in {report.seconds / 60:.0f} minutes"
         f" on 2 cores; {len(report.undisturbed)} undisturbed rounds beside them."
     )
+    if report.skipped:
+        yield "Not injected: " + "; ".join(report.skipped) + "."
     yield _table([(str(row.row), row) for row in report.rows])
     yield _table([(f"{broker.broker}, {row.row}", row) for broker in report.brokers for row in broker.rows])
     if report.soak is not None:
@@ -43,7 +45,7 @@ def _cells(name: str, row: RowReport) -> tuple[str, ...]:
         name,
         row.fault,
         str(row.injections),
-        str(row.survived),
+        str(row.survived) + (f", {row.skipped} skipped" if row.skipped else ""),
         f"{row.recovery_median_s:.1f} s",
         f"{row.recovery_worst_s:.1f} s",
         _percent(row.resent_median),

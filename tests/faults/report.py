@@ -12,6 +12,9 @@ from tests.faults.soak import Soak
 if TYPE_CHECKING:
     from rich.table import Table
 
+FAILED, MISSING = 70, 69
+"""Exit codes: a fault was not survived; one could not be injected here."""
+SURVIVED, NOT_SURVIVED = "survived", "NOT SURVIVED"
 NO_MATRIX: Mapping[str, str] = {}
 
 
@@ -27,10 +30,14 @@ class Injection(msgspec.Struct, frozen=True, kw_only=True):
     note: str
     seconds: float
     replay: str
+    skipped: str = ""
+    """Why it was not made; it is neither survived nor not."""
 
     @property
     def sentence(self) -> str:
         """What became of it, and how to see it again."""
+        if self.skipped:
+            return f"{self.broker} row {self.row} seed {self.seed}: skipped: {self.skipped}"
         verdict = "survived" if self.survived else f"NOT SURVIVED, replay with: {self.replay}:"
         return f"{self.broker} row {self.row} seed {self.seed}: {verdict} {self.note}"
 
@@ -48,7 +55,10 @@ class Undisturbed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RowReport(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of the table. Seconds and shares are over the injections that were survived."""
+    """A row of the table. Seconds and shares are over the injections that were survived.
+
+    `injections` are those that were made; `skipped` could not be.
+    """
 
     row: int
     fault: str
@@ -57,6 +67,7 @@ class RowReport(msgspec.Struct, frozen=True, kw_only=True):
     model_bytes: int
     injections: int
     survived: int
+    skipped: int
     recovery_median_s: float
     recovery_worst_s: float
     resent_median: float | None
@@ -79,6 +90,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     seconds: float
     all_survived: bool
+    """Whether every fault was injected and survived, with every broker that was asked for."""
+    skipped: tuple[str, ...]
+    """What was not injected, and why: a sentence each."""
     undisturbed: tuple[Undisturbed, ...]
     rows: tuple[RowReport, ...]
     brokers: tuple[BrokerReport, ...] = ()
@@ -105,20 +119,39 @@ def summarise(
         for kind, skipped in matrix.items()
     )
     every = [*reports, *(report for broker in brokers for report in broker.rows)]
+    missing = [*filter(None, matrix.values()), *(i.skipped for i in injections if i.skipped)]
     return Report(
         seconds=seconds,
-        all_survived=all(report.verdict == "survived" for report in every),
+        all_survived=not missing and all(report.verdict == SURVIVED for report in every),
+        skipped=tuple(dict.fromkeys(missing)),
         undisturbed=tuple(undisturbed),
         rows=reports,
         brokers=brokers,
     )
 
 
+def exit_code(report: Report) -> int:
+    """Return 0 where every fault was injected and survived, FAILED or MISSING where not."""
+    every = [*report.rows, *(row for broker in report.brokers for row in broker.rows)]
+    if any(row.verdict == NOT_SURVIVED for row in every):
+        return FAILED
+    return MISSING if report.skipped else 0
+
+
 def _of(injections: Sequence[Injection], number: int, broker: str) -> list[Injection]:
     return [i for i in injections if (i.row, i.broker) == (number, broker)]
 
 
+def _verdict(made: int, survived: int, skipped: int) -> str:
+    if survived < made:
+        return NOT_SURVIVED
+    if skipped:
+        return f"{skipped} of {made + skipped} skipped"
+    return SURVIVED if made else NOT_SURVIVED
+
+
 def _row(row: Row, injections: Sequence[Injection]) -> RowReport:
+    made = [i for i in injections if not i.skipped]
     good = [i for i in injections if i.survived]
     recovery = [i.recovery_s for i in good] or [0.0]
     shares = [i.resent_share for i in good if i.resent_share is not None]
@@ -128,13 +161,14 @@ def _row(row: Row, injections: Sequence[Injection]) -> RowReport:
         how=row.how,
         holds=row.holds,
         model_bytes=row.setup.model_bytes,
-        injections=len(injections),
+        injections=len(made),
         survived=len(good),
+        skipped=len(injections) - len(made),
         recovery_median_s=statistics.median(recovery),
         recovery_worst_s=max(recovery),
         resent_median=statistics.median(shares) if shares else None,
         resent_worst=max(shares) if shares else None,
-        verdict="survived" if injections and len(good) == len(injections) else "NOT SURVIVED",
+        verdict=_verdict(len(made), len(good), len(injections) - len(made)),
         each=tuple(injections),
     )
 
@@ -144,7 +178,18 @@ def table_of(report: Report) -> "Table":
     from rich.table import Table
 
     table = Table(title="Faults")
-    for name in ("#", "fault", "injections", "survived", "recovery, median", "worst", "sent again", "worst", "verdict"):
+    for name in (
+        "#",
+        "fault",
+        "injections",
+        "survived",
+        "skipped",
+        "recovery, median",
+        "worst",
+        "sent again",
+        "worst",
+        "verdict",
+    ):
         table.add_column(name, justify="left" if name in {"fault", "verdict"} else "right")
     named = [(str(row.row), row) for row in report.rows]
     named += [(f"{broker.broker} {row.row}", row) for broker in report.brokers for row in broker.rows]
@@ -154,6 +199,7 @@ def table_of(report: Report) -> "Table":
             row.fault,
             str(row.injections),
             str(row.survived),
+            str(row.skipped or "-"),
             f"{row.recovery_median_s:.2f} s",
             f"{row.recovery_worst_s:.2f} s",
             _percent(row.resent_median),

@@ -24,8 +24,9 @@ _ALL = (
     *rows_machine.ROWS,
     *rows_people.ROWS,
 )
-OUT_OF_REACH: tuple[int, ...] = tuple(row.number for row in _ALL if row.needs_root and os.geteuid() != 0)
-"""Rows that this user cannot inject."""
-ROWS: dict[int, Row] = {
-    row.number: row for row in sorted(_ALL, key=lambda row: row.number) if row.number not in OUT_OF_REACH
-}
+ROWS: dict[int, Row] = {row.number: row for row in sorted(_ALL, key=lambda row: row.number)}
+
+
+def obstacle(row: Row) -> str:
+    """Say why this user cannot inject a row at all; nothing where it can be injected."""
+    return f"row {row.number} needs root" if row.needs_root and os.geteuid() != 0 else ""
