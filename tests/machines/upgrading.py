@@ -9,7 +9,7 @@ from tests.machines.federation import Federation
 from tests.machines.hosts import Host
 from tests.machines.roots import MachineError
 from tests.machines.trials import NEXT, change_next, wait_for_commit
-from tests.machines.typed import MANUAL, README, shown, shown_with, type_in
+from tests.machines.typed import MANUAL, NAME, README, shown, shown_with, type_in
 
 STATE = "/var/lib/fedpi"
 NEWER_FORM = {
@@ -28,6 +28,7 @@ def run_all(federation: Federation, tell: Callable[[str], None]) -> dict[str, An
     ):
         report[name] = upgrade_and_go_back(federation, changes, told)
         tell(f"Upgraded to {name}, a round, gone back: {report[name]}")
+    use_tools(federation.hub)
     report["export as root"] = export_as_root(federation)
     tell(f"Exported as root, restarted: {report['export as root']}")
     return report
@@ -57,6 +58,18 @@ def upgrade_and_go_back(federation: Federation, changes: dict[str, str], told: s
         raise MachineError("the journal of the undone rounds is not kept")
     go_on(federation)
     return {"upgrade_s": upgraded, "back_s": gone_back, "said": sentence}
+
+
+def use_tools(hub: Host) -> None:
+    """Split a folder of images and draw the rounds: what the programs of the coordinator's machine must bring."""
+    home = f"/home/{NAME}"
+    hub.run("cp", "--recursive", "/srv/images", f"{home}/images")
+    hub.run("chown", "--recursive", NAME, home)
+    type_in(hub, shown_with(README, "Coordinator", " split "), folder=home)
+    type_in(hub, shown_with(README, "Coordinator", " plot "), folder=home)
+    for name in ("split", "plots"):
+        if not any((hub.root / home.lstrip("/") / name).iterdir()):
+            raise MachineError(f"{name} is empty")
 
 
 def export_as_root(federation: Federation) -> str:
