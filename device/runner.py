@@ -49,7 +49,14 @@ class Workshop:
         if (reason := difference(spec, learner.spec())) is not None:
             raise WorkError(f"the model that is built here is not the global one: {reason}")
         site = self._site_for(job.data, learner.image_size)
-        emit(Loaded(job.round, len(site.train) + len(site.unseen), len(site.skipped), site.skipped[:SHOWN]))
+        emit(
+            Loaded(
+                job.round,
+                len(site.train) + len(site.unseen),
+                len(site.skipped),
+                tuple(s[:500] for s in site.skipped[:SHOWN]),
+            )
+        )
         own, layers = places(spec, job.plan), PersonalLayers(Path(job.personal), job.plan.model)
         start = overlay(spec, base, layers.read()) if own else base
         validation = hold_out(site.train, job.plan.validation_share)[1]

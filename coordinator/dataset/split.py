@@ -7,6 +7,7 @@ Large groups tend to fall to large parts, which leaves few copies among the unse
 """
 
 import hashlib
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -161,8 +162,8 @@ def find_groups(items: Sequence[Labelled]) -> tuple[list[Group], int, list[str]]
     fingerprints: dict[bytes, Fingerprint] = {}
     skipped = []
     for item in items:
-        if not item.name.isprintable():  # neither a CSV nor JSON could hold what is not Unicode
-            skipped.append(f"{item.name!a}: the name is not printable; rename the file")
+        if any(unicodedata.category(character) in {"Cc", "Cs"} for character in item.name):
+            skipped.append(f"{item.name!a}: the name holds control characters or is not UTF-8; rename the file")
             continue
         try:
             data = read_image_file(item.path)
