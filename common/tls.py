@@ -3,6 +3,7 @@
 import contextlib
 import datetime as dt
 import logging
+import re
 import ssl
 import time
 from pathlib import Path
@@ -137,3 +138,9 @@ def expiry_warning(until: float | None, now: float | None = None) -> str:
     if left <= 0:
         return f"The certificate has ended: {cure}"
     return f"The certificate ends in {int(left // 86_400)} days: {cure}"
+
+
+def days_told(text: str) -> int | None:
+    """Return the days that are left by a sentence of `expiry_warning` in a text, 0 at the end; None without one."""
+    match = re.search(r"The certificate (?:ends in (\d{1,2}) days|has ended): ", text)
+    return None if match is None else int(match[1] or 0)

@@ -63,7 +63,7 @@ def serve(config_path: Path) -> None:
         store, blobs = Store(config.journal, create=True), BlobStore(config.global_models)
         if store.global_model() is None:
             store.set_global_model(make_initial(config_path, config, blobs))
-        with exposed(config.metrics, config.journal, config.federation):
+        with exposed(config.metrics, config.journal, config.federation, config.broker.tls):
             patience.serve(config, store, blobs, stop)
 
 

@@ -3,14 +3,19 @@
 prometheus_client is the project's own library, in Python alone. Times are Unix seconds.
 """
 
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from common.errors import ConfigError
+from common.bundle import COORDINATOR
+from common.config import TlsConfig
+from common.errors import ConfigError, FedpiError
 from common.health import Flag, Health
 from common.names import address
+from common.tls import certificate_until
+from coordinator.certificates import DAY_S, days_left
 from coordinator.config import MetricsConfig
 from coordinator.round import Phase, Standing
 from coordinator.store import DeviceRow, RoundRow, Store, Totals
@@ -26,6 +31,7 @@ GAUGES = {
     "fedpi_round_devices": "Devices of that round by standing",
     "fedpi_round_metric": "Means of the devices' own figures in the last committed round",
     "fedpi_release_info": "1 for the release to serve",
+    "fedpi_certificate_days_left": "Days until a certificate ends; a device tells them within the last 30",
     "fedpi_device_online": "1 while the device is connected",
     "fedpi_device_seen_timestamp_seconds": "When the device last told its status",
     "fedpi_device_release_info": "1 for the release that the device serves",
@@ -51,10 +57,11 @@ Sample = tuple[str, dict[str, str], float]
 
 
 @contextmanager
-def exposed(config: MetricsConfig, journal: Path, federation: str) -> Iterator[None]:
+def exposed(config: MetricsConfig, journal: Path, federation: str, tls: TlsConfig | None = None) -> Iterator[None]:
     """Serve the metrics of a journal at `config.host` and `config.port` while the block runs, if a port is named.
 
-    Raises ConfigError where prometheus_client is not installed or the port is taken.
+    `tls` names the coordinator's own certificate. Raises ConfigError where prometheus_client is not installed or the
+    port is taken.
     """
     if config.port is None:
         yield
@@ -65,7 +72,7 @@ def exposed(config: MetricsConfig, journal: Path, federation: str) -> Iterator[N
     except ImportError as error:
         raise ConfigError("metrics.port: prometheus-client is not installed; install fedpi[metrics]") from error
     registry = CollectorRegistry()
-    for collector in (GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, JournalCollector(journal, federation)):
+    for collector in (GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, JournalCollector(journal, federation, tls)):
         registry.register(collector)
     try:
         server, thread = start(config.port, config.host, registry)
@@ -83,9 +90,10 @@ def exposed(config: MetricsConfig, journal: Path, federation: str) -> Iterator[N
 class JournalCollector:
     """What prometheus_client asks for samples; any thread may do so."""
 
-    def __init__(self, journal: Path, federation: str) -> None:
+    def __init__(self, journal: Path, federation: str, tls: TlsConfig | None = None) -> None:
         self._journal = journal
         self._federation = federation
+        self._tls = tls
 
     def describe(self) -> list["Metric"]:
         """Name nothing beforehand: the journal is not read before the first scrape."""
@@ -97,7 +105,7 @@ class JournalCollector:
 
         store = Store(self._journal)
         try:
-            found = list(samples(store))
+            found = [*samples(store), *_of_own_certificate(self._tls)]
         finally:
             store.close()
         for names, family in ((GAUGES, GaugeMetricFamily), (COUNTERS, CounterMetricFamily)):
@@ -121,8 +129,18 @@ def samples(store: Store) -> Iterator[Sample]:
             yield "fedpi_round_metric", {"metric": name}, value
     if (release := store.newest_release()) is not None:
         yield "fedpi_release_info", {"release": release.release}, 1
+    ends = days_left(store)
     for device in store.devices():
         yield from _of_device(device)
+        if device.device in ends:
+            yield "fedpi_certificate_days_left", {"party": device.device}, ends[device.device]
+
+
+def _of_own_certificate(tls: TlsConfig | None) -> Iterator[Sample]:
+    with suppress(FedpiError):  # one that cannot be read now
+        if (until := certificate_until(tls)) is not None:
+            days = max(int((until - time.time()) // DAY_S), 0)
+            yield "fedpi_certificate_days_left", {"party": COORDINATOR}, days
 
 
 def _of_all(totals: Totals) -> Iterator[Sample]:

@@ -27,6 +27,7 @@ from common.messages import (
 from common.signing import Verifier
 from common.topics import Address, Kind, topic
 from coordinator import events
+from coordinator.certificates import Certificates
 from coordinator.store import DeviceRow, Store
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class Reception:
         self._told_at: dict[str, float] = {}
         """When that connection was told, in monotonic seconds."""
         self._seen: dict[str, DeviceRow] = {}
+        self._certificates = Certificates(store)
         self._log_at = 0.0
         self.refused = 0
 
@@ -157,6 +159,8 @@ class Reception:
             if known is None or is_offline or time.monotonic() < self._told_at[device] + REMIND_S:
                 return Arrival()
             return Arrival(takeover=self._tell(device, status.nonce, known))
+        if status.state == "online":
+            self._certificates.hear(device, status.text)
         self._seen[device] = DeviceRow(
             device=device,
             state=status.state,
@@ -185,6 +189,7 @@ class Reception:
 
     def flush(self) -> None:
         """Write down what the devices said of themselves since the last time."""
+        self._certificates.flush()
         if self._seen:
             self._store.see_devices(list(self._seen.values()))
             self._seen.clear()

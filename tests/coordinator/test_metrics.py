@@ -1,7 +1,9 @@
 """What Prometheus is told, and that rules and dashboard ask for nothing else."""
 
+import datetime as dt
 import json
 import re
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,11 +13,15 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from broker import authority as authorities
+from common.config import TlsConfig
 from common.errors import ConfigError
 from common.health import Health
+from common.tls import expiry_warning
 from coordinator.attention import Notice
+from coordinator.certificates import Certificates
 from coordinator.config import CoordinatorConfig, MetricsConfig
-from coordinator.metrics import COUNTERS, GAUGES, exposed, samples
+from coordinator.metrics import COUNTERS, GAUGES, JournalCollector, exposed, samples
 from coordinator.round import Round
 from coordinator.store import DeviceRow, Release, Store
 from tests.coordinator.conftest import model
@@ -47,6 +53,10 @@ def full(journal: Store, play: Play) -> Store:
     release = Release(release="r1-ab", model=model(1), round=1, labels=("no", "yes"), created=1.0)
     journal.add_release(release)
     sick = DeviceRow(device="rpi1", state="online", doing="", release="r1-ab", seen=9.0, refused=2, health=HEALTH)
+    told = Certificates(journal)
+    told.hear("rpi1", expiry_warning(9.5 * 86_400, 0.0))
+    told.hear("gone", expiry_warning(9.5 * 86_400, 0.0))
+    told.flush()
     journal.see_devices([sick, DeviceRow(device="rpi2", state="offline", doing="", release="", seen=5.0)])
     return journal
 
@@ -76,6 +86,24 @@ def test_the_journal_in_figures(full: Store) -> None:
     assert figures["fedpi_device_flag", labels(device="rpi1", flag="under-voltage")] == 0
     assert figures["fedpi_device_clock_synchronised", labels(device="rpi1")] == 0
     assert figures["fedpi_device_sitting_out", labels(device="rpi1")] == 1
+
+
+def test_the_days_that_a_devices_certificate_has_left_count_down_until_it_is_renewed(
+    full: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, now = ("fedpi_certificate_days_left", labels(party="rpi1")), time.time()
+    assert found(full)[key] == 9
+    assert ("fedpi_certificate_days_left", labels(party="gone")) not in found(full)
+    for days, left in ((3.5, 6), (30, 0)):  # it says nothing more
+        monkeypatch.setattr("time.time", lambda days=days: now + days * 86_400)
+        assert found(full)[key] == left
+    told = Certificates(full)
+    told.hear("rpi1", "rpi1 is idle. " + expiry_warning(-1.0, 0.0))
+    told.flush()
+    assert found(full)[key] == 0
+    told.hear("rpi1", "rpi1 is idle.")
+    told.flush()
+    assert key not in found(full)
 
 
 def test_what_nobody_knows_is_no_figure(full: Store) -> None:
@@ -114,6 +142,23 @@ def test_a_scrape_gives_what_prometheus_reads(config: CoordinatorConfig, free_po
         assert "# HELP fedpi_round_number" in scrape(free_port)
     with pytest.raises(OSError, match="refused"):
         scrape(free_port)
+
+
+@pytest.mark.usefixtures("journal")
+def test_a_scrape_tells_how_long_the_coordinators_certificate_lasts(config: CoordinatorConfig, tmp_path: Path) -> None:
+    now = dt.datetime.now(dt.UTC)
+    made, key = authorities.create("lab", now), authorities.new_key()
+    until = now + dt.timedelta(days=12, hours=1)
+    (tmp_path / "crt").write_text(authorities.issue_client(made, "coordinator", key.public_key(), until, now))
+    tls = TlsConfig(ca="", certificate=str(tmp_path / "crt"))
+
+    def days() -> list[tuple[dict[str, str], float]]:
+        families = {family.name: family for family in JournalCollector(config.journal, "brain", tls).collect()}
+        return [(sample.labels, sample.value) for sample in families["fedpi_certificate_days_left"].samples]
+
+    assert days() == [({"federation": "brain", "party": "coordinator"}, 12)]
+    (tmp_path / "crt").unlink()
+    assert days() == []
 
 
 def test_nothing_listens_unless_asked(config: CoordinatorConfig, free_port: int) -> None:
