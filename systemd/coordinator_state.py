@@ -32,9 +32,10 @@ def keep(state: Path) -> None:
     if not (live / JOURNAL).exists():
         return
     draft, earlier = state / "before-upgrade.new", state / "before-upgrade.old"
-    for rest in (draft, earlier):  # of a run that was interrupted
-        shutil.rmtree(rest, ignore_errors=True)
+    if earlier.exists() and not kept.exists():  # a power cut between the two renames below
+        earlier.rename(kept)
     try:
+        shutil.rmtree(draft, ignore_errors=True)
         look(live)
         _copy(live, draft)
     except (StateError, OSError):

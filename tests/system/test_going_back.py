@@ -93,6 +93,14 @@ def test_nothing_earlier_is_deleted_where_what_is_there_is_damaged(state: Path) 
     assert sorted(path.name for path in state.glob("before-upgrade*")) == ["before-upgrade"]
 
 
+def test_a_power_cut_while_one_copy_takes_the_place_of_the_other_loses_neither(state: Path) -> None:
+    kept = files(state / "before-upgrade")
+    (state / "before-upgrade").rename(state / "before-upgrade.old")
+    (state / "coordinator/journal.sqlite").write_bytes(b"SQLite format 3\0 and then nothing")
+    assert run("keep", state).returncode == 1
+    assert files(state / "before-upgrade") == kept
+
+
 def test_a_damaged_copy_is_never_put_back(state: Path) -> None:
     (state / "before-upgrade/journal.sqlite").write_bytes(b"SQLite format 3\0 and then nothing")
     before = files(state)
