@@ -112,3 +112,29 @@ def test_a_folder_that_is_not_there_is_one_sentence(tmp_path: Path, path: list[s
     with pytest.raises(ConfigError, match=r"^python_path: .*/none is no folder"):
         extend_path(str(tmp_path / "none"))
     assert path == before
+
+
+MINE = """\
+from common.learning.numpy_learner import numpy_learner
+
+
+def mine(options):
+    return numpy_learner(options)
+"""
+
+
+def test_users_code_is_found_beside_files_of_fedpis_names_in_the_process_that_resolves_and_in_its_children(
+    tmp_path: Path,
+) -> None:
+    """In one folder: a model, a file common.py, the configurations; and there everything is typed."""
+    (tmp_path / "my_models.py").write_text(MINE)
+    for name in ("common.py", "device.py"):
+        (tmp_path / name).write_text(OTHERS)
+    shared = "federation: brain\nstate: state\nmodels: {mine: 'my_models:mine'}\npython_path: .\n"
+    (tmp_path / "coordinator.yaml").write_text(f"{shared}model: {{name: mine}}\n")
+    (tmp_path / "device.yaml").write_text(f"{shared}device: rpi1\n")
+    done = start(*child_command("coordinator.initial", "coordinator.yaml"), folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "state/initial.tmp").stat().st_size > 0
+    done = start(program("device"), "check", "--config", "device.yaml", folder=tmp_path)
+    assert "your own: mine" in done.stdout

@@ -8,7 +8,6 @@ import signal
 import socket
 import stat
 import subprocess
-import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 from common.errors import ConfigError, DataError, WorkError
 from common.learning.file_child import OK, Answer, Described, Request
 from common.learning.outline import Layer
+from common.python import child_command
 from common.weights import DTYPES, Tensor
 
 MAX_BYTES = 2 << 30
@@ -142,7 +142,7 @@ def _helper() -> _Helper:
     ours, theirs = socket.socketpair()
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HDF5_")}
     environment = {**kept, "HDF5_PLUGIN_PRELOAD": "::", "HDF5_USE_FILE_LOCKING": "FALSE", "OPENBLAS_NUM_THREADS": "1"}
-    command = [sys.executable, "-P", "-m", "common.learning.file_child"]
+    command = child_command("common.learning.file_child")
     try:
         with theirs:
             process = subprocess.Popen(
