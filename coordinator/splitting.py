@@ -18,6 +18,8 @@ SHOWN = 5
 def read_options(*, sites: str, shares: str | None, unseen: float, labels: str, **others: Any) -> SplitOptions:
     """Read the flags; `others` are fields of SplitOptions. Raises ConfigError."""
     names = _site_names(sites)
+    if not names:
+        raise ConfigError(f"--sites: {sites!r} names none; give their number or names, like 2 or ward1,ward2")
     label_names = listed(labels)
     if len(label_names) != 2:
         raise ConfigError(f"--labels: {labels!r} is not of the form no,yes")

@@ -49,14 +49,7 @@ class Workshop:
         if (reason := difference(spec, learner.spec())) is not None:
             raise WorkError(f"the model that is built here is not the global one: {reason}")
         site = self._site_for(job.data, learner.image_size)
-        emit(
-            Loaded(
-                job.round,
-                len(site.train) + len(site.unseen),
-                len(site.skipped),
-                tuple(s[:500] for s in site.skipped[:SHOWN]),
-            )
-        )
+        emit(_loaded(job.round, site))
         own, layers = places(spec, job.plan), PersonalLayers(Path(job.personal), job.plan.model)
         start = overlay(spec, base, layers.read()) if own else base
         validation = hold_out(site.train, job.plan.validation_share)[1]
@@ -86,6 +79,11 @@ class Workshop:
         if self._site is None or self._site[:2] != (data, image_size):
             self._site = (data, image_size, load(data, image_size))
         return self._site[2]
+
+
+def _loaded(round_: int, site: Site) -> Loaded:
+    usable, first = len(site.train) + len(site.unseen), tuple(sentence[:500] for sentence in site.skipped[:SHOWN])
+    return Loaded(round_, usable, len(site.skipped), first)
 
 
 def _read_weights(job: Job) -> tuple[Spec, list[Tensor]]:

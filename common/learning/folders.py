@@ -94,6 +94,23 @@ def alike_in_unicode(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def as_stored(path: Path) -> Path:
+    """Return `path` with its parts in the Unicode form in which they stand on the disk; itself where it is not there.
+
+    Raises OSError.
+    """
+    if str(path).isascii() or path.exists():
+        return path
+    found = Path(path.anchor)
+    for part in path.relative_to(path.anchor).parts:
+        here = found / part
+        if not here.exists() and found.is_dir():
+            form = alike_in_unicode(part)
+            here = next((other for other in sorted(found.iterdir()) if alike_in_unicode(other.name) == form), here)
+        found = here
+    return found
+
+
 class _Walk:
     """Goes through folders without end or repetition, links last, and notes what cannot be read."""
 

@@ -8,7 +8,7 @@ import numpy as np
 from common.config import DataConfig
 from common.errors import ConfigError, DataError
 from common.learning.decoding import decode_image, read_image_file
-from common.learning.folders import Found, Labelled, find_labelled
+from common.learning.folders import Found, Labelled, as_stored, find_labelled
 from common.learning.label_csv import read_label_csv
 from common.learning.seam import Examples, Site
 from common.plain_text import printable
@@ -69,7 +69,7 @@ def _first(skipped: Sequence[str]) -> str:
 def _find_unseen(data: DataConfig) -> Found:
     if data.unseen is None:
         return Found([])
-    source = Path(data.unseen)
+    source = as_stored(Path(data.unseen))
     if source.is_dir():
         return find_labelled(source, data.label_names)
     if source.is_file():
@@ -85,9 +85,10 @@ def _find_train(data: DataConfig, held_back: set[Path]) -> Found:
             raise ConfigError("data.images: not set; name a folder with one folder a label, or set data.labels")
         found = find_labelled(images, data.label_names, Path(data.unseen).resolve() if data.unseen else None)
         return Found([item for item in found.items if item.path.resolve() not in held_back], found.skipped)
-    if not Path(data.labels).is_file():
+    listed = as_stored(Path(data.labels))
+    if not listed.is_file():
         raise ConfigError(f"data.labels: there is no CSV {data.labels}; correct the path")
-    items = read_label_csv(Path(data.labels), images, data.label_names)
+    items = read_label_csv(listed, images, data.label_names)
     for item in items:
         if item.path.resolve() in held_back:
             raise DataError(f"{data.labels}: {item.name!r} is unseen too, by {data.unseen}; keep it in one of them")
@@ -97,7 +98,7 @@ def _find_train(data: DataConfig, held_back: set[Path]) -> Found:
 def _images_folder(data: DataConfig) -> Path | None:
     if data.images is None:
         return None
-    folder = Path(data.images)
+    folder = as_stored(Path(data.images))
     if not folder.is_dir():
         raise ConfigError(f"data.images: there is no folder {data.images}; correct the path")
     return folder

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from common.config import DataConfig
 from common.errors import ConfigError
-from common.learning.folders import alike
+from common.learning.folders import alike, as_stored
 from common.plain_text import printable
 
 TRAINING = ("train", "training")
@@ -83,7 +83,7 @@ def _find(where: Where) -> _Parts:
 
 
 def _find_parts(where: Where) -> _Parts:
-    source = where.source
+    source = as_stored(where.source)
     if source.is_file():
         return _Parts(labels=source, is_training=False)
     if not source.is_dir():

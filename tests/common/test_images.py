@@ -3,7 +3,9 @@
 import io
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -191,3 +193,15 @@ def test_decoding_loads_neither_tensorflow_nor_scikit_learn(site: Path) -> None:
         "assert not {'tensorflow', 'keras', 'sklearn', 'scipy'} & set(sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("on_disk", "given"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_configured_path_is_found_in_either_unicode_form(
+    tmp_path: Path, on_disk: Literal["NFC", "NFD"], given: Literal["NFC", "NFD"]
+) -> None:
+    folder = write(tmp_path / unicodedata.normalize(on_disk, "Schädel/é"), "no/a.png", "yes/b.png")
+    table(folder / "ü.csv", "file,label\nno/a.png,0\nyes/b.png,1\n")
+    path = tmp_path / unicodedata.normalize(given, "Schädel/é")
+    assert len(load_site(config(path), 8).train) == 2
+    (folder / "ü.csv").rename(folder / unicodedata.normalize(on_disk, "ü.csv"))
+    assert len(load_site(DataConfig(labels=str(path / unicodedata.normalize(given, "ü.csv"))), 8).train) == 2
