@@ -297,14 +297,17 @@ def _broker_config(address: str | None, config_file: Path | None, **flags: Any) 
 
     from broker.settings import BrokerSection
     from common.config import BrokerConfig, convert, load
-    from common.errors import ConfigError
+    from common.errors import ConfigError, UsageError
 
     section = load(config_file, BrokerSection) if config_file else BrokerSection()
     if address is None and config_file is None:
-        raise ConfigError("name the broker to check: HOST:PORT, or a configuration with --config")
+        raise UsageError("name the broker to check: HOST:PORT, or a configuration with --config")
     if address is not None:
         host, _, port = address.rpartition(":")
         if not host or not port.isdigit():
-            raise ConfigError(f"{address!r} is not of the form HOST:PORT")
+            raise UsageError(f"{address!r} is not of the form HOST:PORT")
         flags |= {"host": host, "port": int(port)}
-    return convert(msgspec.to_builtins(section.broker) | _given(flags), BrokerConfig, "command line")
+    try:
+        return convert(msgspec.to_builtins(section.broker) | _given(flags), BrokerConfig, "command line")
+    except ConfigError as error:
+        raise UsageError(str(error)) from error

@@ -3,6 +3,7 @@
 Imports no more than click at the top, so that `--help` answers at once.
 """
 
+import errno
 import io
 import logging
 import sys
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from common.errors import FedpiError
+from common.errors import ConfigError, FedpiError, UsageError, WorkError
+from common.extras import advice
 from common.plain_text import printable
 
 if TYPE_CHECKING:
@@ -45,11 +47,30 @@ class Commands(click.Group):
         """Run the subcommand."""
         try:
             return super().invoke(ctx)
-        except FedpiError as error:
-            click.echo(f"{ctx.command_path}: {error}", err=True)
-            ctx.exit(error.exit_code)
+        except (FedpiError, OSError, ImportError) as error:
+            if (told := verdict(error)) is None:
+                raise
+            logging.getLogger(__name__).debug("ends because of", exc_info=error)
+            click.echo(f"{ctx.command_path}: {printable(told[0])}", err=True)
+            ctx.exit(told[1])
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
+
+
+def verdict(error: Exception) -> tuple[str, int] | None:
+    """Return the sentence and the exit code of an expected error, None for a bug.
+
+    Expected is also what the machine refuses or lacks: a file's rights, a disk, a package of an extra.
+    """
+    if isinstance(error, FedpiError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError) and error.errno != errno.EPIPE:
+        places = " and ".join(str(place) for place in (error.filename, error.filename2) if place is not None)
+        sentence = f"{places}: {error.strerror}" if places else str(error) or type(error).__name__
+        return sentence, WorkError.exit_code
+    if isinstance(error, ImportError) and (sentence := advice(error) or ""):
+        return sentence, ConfigError.exit_code
+    return None
 
 
 class _OneLine(logging.Formatter):
@@ -97,6 +118,24 @@ class _HomePath(click.Path):
 
 
 PATH = _HomePath(path_type=Path)
+
+
+class _InputPath(_HomePath):
+    """A file or folder that must be there; whether it can be read and used, the command says."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = Path(super().convert(value, param, ctx))
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            given = "" if param is None else f"{param.get_error_hint(ctx) if ctx else param.name}: "
+            raise UsageError(f"{given}{path}: there is no such file or folder; correct the path") from error
+        except OSError:
+            pass
+        return path
+
+
+INPUT = _InputPath(path_type=Path)
 """The type of options and arguments that name a file or folder."""
 FOLDER = _HomePath(path_type=Path, file_okay=False, exists=True)
 """The type of those that name a folder that is there."""
@@ -202,7 +241,10 @@ def listed(text: str) -> tuple[str, ...]:
 
 
 def option_value(text: str, source: str) -> Any:
-    """Read the value of KEY=VALUE as a configuration file would; raises ConfigError that names `source`."""
+    """Read the value of KEY=VALUE as a configuration file would; raises UsageError that names `source`."""
     from common.yaml_text import parse
 
-    return parse(text, source).plain
+    try:
+        return parse(text, source).plain
+    except ConfigError as error:
+        raise UsageError(str(error)) from error

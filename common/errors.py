@@ -21,6 +21,12 @@ class ConfigError(FedpiError):
     exit_code = 78
 
 
+class UsageError(ConfigError):
+    """A command was called with wrong arguments (the code is that of click's own usage errors)."""
+
+    exit_code = 2
+
+
 class DataError(FedpiError):
     """An image folder, CSV, weight file or model file cannot be used: name it and stop (EX_DATAERR)."""
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from common.command import listed, option_value
 from common.config import convert
-from common.errors import ConfigError, DataError, WorkError
+from common.errors import ConfigError, DataError, UsageError, WorkError
 from common.files import write_atomic
 from common.learning import weight_files
 from common.learning.matching import match, shapes_of
@@ -65,9 +65,12 @@ def read_task(files: Sequence[Path], *, name: str, options: Sequence[str], examp
     for option in options:
         key, is_given, value = option.partition("=")
         if not is_given:
-            raise ConfigError(f"--option {option}: write it as KEY=VALUE")
+            raise UsageError(f"--option {option}: write it as KEY=VALUE")
         plain[key] = option_value(value, f"--option {option}")
-    strategy: Strategy = convert({**plain, "name": name}, AnyStrategy, "--strategy")  # type: ignore[arg-type]
+    try:
+        strategy: Strategy = convert({**plain, "name": name}, AnyStrategy, "--strategy")  # type: ignore[arg-type]
+    except ConfigError as error:
+        raise UsageError(str(error)) from error
     return Task(files, _read_examples(examples, len(files)), strategy, **flags)
 
 
@@ -76,9 +79,7 @@ def _read_examples(text: str | None, files: int) -> list[int]:
         return [1] * files
     parts = listed(text)
     if len(parts) != files or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise ConfigError(
-            f"--examples {text}: give a number above 0 for each of the {count(files, 'file')}, like 60,30"
-        )
+        raise UsageError(f"--examples {text}: give a number above 0 for each of the {count(files, 'file')}, like 60,30")
     return [int(part) for part in parts]
 
 
@@ -112,12 +113,12 @@ def run(task: Task, out: Path) -> Report:
 def _check(task: Task) -> None:
     strategy = task.strategy
     if len(task.files) < strategy.least_updates:
-        raise ConfigError(
+        raise UsageError(
             f"{strategy.title} with these options needs at least {count(strategy.least_updates, 'file')};"
             f" here are {len(task.files)}"
         )
     if strategy.fresh_moments and task.base is None:
-        raise ConfigError(f"{strategy.title} moves the global weights: name their file with --global")
+        raise UsageError(f"{strategy.title} moves the global weights: name their file with --global")
 
 
 def _prepare(task: Task, named: NamedTensors, spec: Spec, folder: Path) -> Aggregation:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from common.command import (
+    INPUT,
     PATH,
     Commands,
     config_option_of,
@@ -54,15 +55,17 @@ def serve(config_path: Path) -> None:
     from coordinator.initial import make_initial
     from coordinator.lock import serving
     from coordinator.metrics import exposed
-    from coordinator.store import Store
+    from coordinator.opening import make_journal
 
     config = read_config(config_path)
     stop = stop_on(signal.SIGTERM, signal.SIGINT)
     raise_limit()
     with serving(config.folder):
-        store, blobs = Store(config.journal, create=True), BlobStore(config.global_models)
+        store, blobs = make_journal(config), BlobStore(config.global_models)
         if store.global_model() is None:
-            store.set_global_model(make_initial(config_path, config, blobs))
+            if (model := make_initial(config_path, config, blobs, stop)) is None:
+                return
+            store.set_global_model(model)
         with exposed(config.metrics, config.journal, config.federation, config.broker.tls):
             patience.serve(config, store, blobs, stop)
 
@@ -95,7 +98,7 @@ def start(config_path: Path, rounds: int, detach: bool, as_json: bool) -> None:
         print_json({"run": end.run, "rounds": end.closed})
     else:
         console().print(rounds_table(end.closed))
-    following.judge(end, store.ledger())
+    following.judge(end, [entry for row in end.void for entry in store.ledger(row.round)])
 
 
 def _report_detached(config: "CoordinatorConfig", number: int, as_json: bool) -> None:
@@ -208,7 +211,7 @@ def watch(config_path: Path, seconds: float | None, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("bundle", type=PATH)
+@click.argument("bundle", type=INPUT)
 @click.option("--config-folder", type=PATH, default="/etc/fedpi", show_default=True)
 def join(bundle: Path, config_folder: Path) -> None:
     """Install BUNDLE, the file that `fedpi-broker enroll monitor` made: what `watch` needs on any machine."""
@@ -254,7 +257,7 @@ def export(config_path: Path, folder: Path | None, is_release: bool, as_json: bo
 
 
 @main.command()
-@click.argument("images", type=PATH)
+@click.argument("images", type=INPUT)
 @click.option("--out", type=PATH, required=True, help="Folder for the label CSVs.")
 @click.option("--sites", default="2", show_default=True, help="How many sites, or their names: lab,ward.")
 @click.option("--shares", help="The coordinator's share, then each site's [default: 60 % and the rest evenly]")
@@ -298,7 +301,7 @@ def split(images: Path, out: Path, as_json: bool, **flags: Any) -> None:
 def _open(config_path: Path) -> "tuple[CoordinatorConfig, Store]":
     """Open the journal of a coordinator that was served before."""
     from coordinator.config import read_config
-    from coordinator.store import Store
+    from coordinator.opening import open_journal
 
     config = read_config(config_path)
-    return config, Store(config.journal)
+    return config, open_journal(config)

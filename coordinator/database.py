@@ -1,32 +1,60 @@
 """The connection to the journal's database: how it is opened, what is durable, what its errors mean."""
 
+import errno
+import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from common.errors import ConfigError, DiskFullError, WorkError
+from common.errors import ConfigError, DataError, DiskFullError, FedpiError, WorkError
+from common.files import DISK_STATES, hand_over, make_folders, state_error
 
 FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
 """What SQLite says of a full disk: of the journal itself, and of the index beside it."""
+BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_ERROR})
+"""SQLITE_ERROR too: our statements are right, so a table or a column is missing."""
+DENIED = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH})
 CACHE_KIB = 256
 """Pages kept in memory: those of the open round. SQLite's own 2 MB would fill with rounds that are over."""
+BUSY_S = 30.0
+"""How long to wait for a lock that another process holds."""
 
 
 class Database(sqlite3.Connection):
-    """A connection whose statements raise WorkError when the disk fails, DiskFullError when it is full."""
+    """A connection whose statements raise errors of fedpi's own: see `meaning`. `path` is the journal's."""
+
+    path = Path()
 
     def execute(self, sql: str, values: Any = (), /) -> sqlite3.Cursor:
-        """Run one statement; outside of `transaction` it is durable."""
+        """Run one statement that changes something; outside of `transaction` it is durable."""
         try:
             return super().execute(sql, values)
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode in FULL:
-                raise DiskFullError(f"the journal has no room on its disk: {error}") from error
-            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR:  # the low byte is the family
-                raise WorkError(f"the journal's disk fails: {error}") from error
-            raise
+        except sqlite3.DatabaseError as error:
+            raise meaning(self.path, error) from error
+
+    def rows(self, sql: str, values: Any = ()) -> Iterator[sqlite3.Row]:
+        """Yield what a statement finds, one row in memory at a time."""
+        cursor = self.execute(sql, values)
+        while True:
+            try:
+                row = cursor.fetchone()
+            except sqlite3.DatabaseError as error:
+                raise meaning(self.path, error) from error
+            if row is None:
+                return
+            yield row
+
+    def row(self, sql: str, values: Any = ()) -> sqlite3.Row | None:
+        """Return the first row that a statement finds."""
+        found = self.rows(sql, values)
+        try:
+            return next(found, None)
+        finally:
+            found.close()  # type: ignore[attr-defined]  # a generator: ends the statement
 
     @contextmanager
     def transaction(self, *, is_durable: bool) -> Iterator[None]:
@@ -45,13 +73,87 @@ class Database(sqlite3.Connection):
 
 
 def connect(path: Path, *, create: bool) -> Database:
-    """Open the journal at `path`. Raises ConfigError where there is none and none is to be made, sqlite3.Error."""
-    if not create and not path.exists():
-        raise ConfigError(f"{path} does not exist: start the coordinator there first (fedpi-coordinator serve)")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    db = sqlite3.connect(path, isolation_level=None, timeout=30.0, factory=Database)
-    db.row_factory = sqlite3.Row
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")
-    db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    """Open the journal at `path`. Raises ConfigError where there is none and none is to be made; else as `meaning`."""
+    try:
+        if create:
+            make_folders(path.parent)
+        elif not path.exists():
+            raise ConfigError(f"{path} does not exist: start the coordinator there first (fedpi-coordinator serve)")
+        is_new = not path.exists()
+    except OSError as error:
+        raise state_error(f"{path}: cannot open the journal", error) from error
+    try:
+        db = sqlite3.connect(path, isolation_level=None, timeout=BUSY_S, factory=Database)
+    except sqlite3.DatabaseError as error:
+        raise meaning(path, error) from error
+    try:
+        db.path = path
+        db.row_factory = sqlite3.Row
+        if create:
+            _write_ahead(db)
+        if is_new:
+            hand_over(path, like=path.parent)
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    except BaseException:
+        db.close()
+        raise
     return db
+
+
+def _write_ahead(db: Database) -> None:
+    """Let readers and the writer go side by side, for good. SQLite itself does not wait here for others to finish."""
+    end = time.monotonic() + BUSY_S
+    while True:
+        try:
+            sqlite3.Connection.execute(db, "PRAGMA journal_mode = WAL")
+        except sqlite3.DatabaseError as error:
+            if _family(error) not in BUSY or time.monotonic() > end:
+                raise meaning(db.path, error) from error
+            time.sleep(0.02)
+        else:
+            return
+
+
+def meaning(path: Path, error: sqlite3.DatabaseError) -> FedpiError | sqlite3.DatabaseError:
+    """Return what to raise for an error of SQLite's.
+
+    DiskFullError: the disk is full, read-only or fails. WorkError: another process holds the journal. DataError: it
+    is damaged.
+    ConfigError: this account may not use it. What is a bug of ours comes back as it is.
+    """
+    family = _family(error)
+    if getattr(error, "sqlite_errorcode", None) in FULL or (family in DENIED and _is_full(path)):
+        return DiskFullError(f"the journal has no room on its disk: {error}")
+    if family in DENIED and _is_read_only(path):
+        return DiskFullError(f"{path}: the journal's disk is read-only: {error}", DISK_STATES[errno.EROFS])
+    if family == sqlite3.SQLITE_IOERR:
+        return DiskFullError(f"{path}: the journal's disk fails: {error}", DISK_STATES[errno.EIO])
+    if family in BUSY:
+        return WorkError(f"{path}: another process has held the journal for {BUSY_S:g} s; try again: {error}")
+    if family in DENIED:
+        return ConfigError(f"{path}: cannot open the journal: {error}; run this with sudo, or as the account it is of")
+    if family in DAMAGED:
+        return DataError(f"{path}: the journal is damaged: {error}; put it back from a backup")
+    return error
+
+
+def _family(error: sqlite3.DatabaseError) -> int:
+    """Return SQLite's primary code, the low byte; text that cannot be decoded comes without one and is damage."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return sqlite3.SQLITE_CORRUPT if isinstance(error, sqlite3.OperationalError) else sqlite3.SQLITE_OK
+    return int(code) & 0xFF
+
+
+def _is_full(path: Path) -> bool:
+    disk = os.statvfs(_there(path))
+    return disk.f_bavail == 0 or (disk.f_files > 0 and disk.f_favail == 0)
+
+
+def _is_read_only(path: Path) -> bool:
+    return bool(os.statvfs(_there(path)).f_flag & os.ST_RDONLY)
+
+
+def _there(path: Path) -> Path:
+    return path.parent if path.parent.exists() else Path("/")

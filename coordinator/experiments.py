@@ -5,13 +5,13 @@ from typing import Any
 
 import click
 
-from common.command import PATH, config_option_of, console, json_option, print_json, usual_config
-from common.errors import ConfigError
+from common.command import INPUT, PATH, config_option_of, console, json_option, print_json, usual_config
+from common.errors import ConfigError, UsageError
 from common.learning.commands import data_options, model_options, read_model, show_comparison
 
 
 @click.command()
-@click.argument("after", metavar="[MODEL]", type=PATH, required=False)
+@click.argument("after", metavar="[MODEL]", type=INPUT, required=False)
 @click.option(
     "--config",
     "config_path",
@@ -19,7 +19,7 @@ from common.learning.commands import data_options, model_options, read_model, sh
     help="The coordinator's YAML file: measure its live global model. Without MODEL: "
     f"[default: {usual_config('coordinator')}]",
 )
-@click.option("--before", type=PATH, help="A model file to compare with, such as the one before the rounds.")
+@click.option("--before", type=INPUT, help="A model file to compare with, such as the one before the rounds.")
 @click.option("--site", "sites", multiple=True, help="Whose held-back part of a split; give it for each site.")
 @data_options
 @model_options
@@ -33,7 +33,7 @@ def evaluate(after: Path | None, config_path: Path | None, before: Path | None, 
     from common.learning.offline import file_learner
 
     if after is not None and config_path is not None:
-        raise ConfigError("name a model file or --config, one of the two")
+        raise UsageError("name a model file or --config, one of the two")
     if after is None and config_path is None:
         config_path = usual_config("coordinator")
     recipe = read_model(config_path or flags["recipe"], flags["model"], flags["options"], {})
@@ -52,10 +52,10 @@ def _read_live(config_path: Path, learner: Any) -> tuple[str, list[Any]]:
     from common.blobs import BlobStore
     from coordinator import exporting
     from coordinator.config import read_config
-    from coordinator.store import Store
+    from coordinator.opening import open_journal
 
     config = read_config(config_path)
-    model = exporting.read_global(Store(config.journal), BlobStore(config.global_models), learner)
+    model = exporting.read_global(open_journal(config), BlobStore(config.global_models), learner)
     return (f"round {model.round}" if model.round else "initial"), model.weights
 
 
@@ -75,10 +75,10 @@ def _held_back(config_path: Path) -> Path:
 def plot(config_path: Path, out: Path, as_json: bool) -> None:
     """Draw the rounds: DEVICE_training_history.png for every device, and event files for TensorBoard."""
     from coordinator.config import read_config
+    from coordinator.opening import open_journal
     from coordinator.plotting import draw
-    from coordinator.store import Store
 
-    paths = draw(Store(read_config(config_path).journal), out)
+    paths = draw(open_journal(read_config(config_path)), out)
     if as_json:
         print_json([str(path) for path in paths])
         return

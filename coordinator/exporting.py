@@ -5,7 +5,6 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -14,7 +13,7 @@ import numpy as np
 
 from common.blobs import BlobStore
 from common.config import DataConfig
-from common.errors import ConfigError, DataError
+from common.errors import ConfigError, DataError, UsageError
 from common.files import disk_error, hand_over, make_folder, write_atomic
 from common.learning.export import Agreement, agreement
 from common.learning.seam import FileLearner, Learner, Variant, load
@@ -23,7 +22,6 @@ from common.verified import read_verified
 from common.weights import Tensor, difference, unpack
 from coordinator.config import CoordinatorConfig
 from coordinator.outcome import read_best
-from coordinator.round import Phase
 from coordinator.store import Release, Store
 from coordinator.wording import count, size
 
@@ -92,7 +90,7 @@ def convert(exported: Export, learner: Learner, model: GlobalModel, data: DataCo
     learner knows no variants, DataError for images that cannot be used, WorkError for a model that has no such form.
     """
     if not isinstance(learner, FileLearner):
-        raise ConfigError("--variant: this model has no other TFLite form than the one that its learner writes")
+        raise UsageError("--variant: this model has no other TFLite form than the one that its learner writes")
     if exported.agreement is None:
         raise ConfigError("--variant: no images to calibrate and compare with; name some in 'data'")
     images = load(data, learner.image_size).train.images
@@ -154,19 +152,14 @@ def _newest(store: Store) -> tuple[Ref, int]:
     """Return the global model, and the round that made it."""
     if (ref := store.global_model()) is None:
         raise ConfigError("there is no global model yet: a coordinator makes it when it is first served")
-    return ref, _made_by(store)
+    return ref, store.last_committed()
 
 
 def _best(store: Store) -> tuple[Ref, int]:
     """Return the model with the best validation metric, and the round that made it: one before that was measured."""
     if (best := read_best(store.fact("best"))) is None:
         raise ConfigError("no round was measured on validation images; set training.validation_share and run rounds")
-    return best.model, _made_by(store, best.round)
-
-
-def _made_by(store: Store, before: float = inf) -> int:
-    rounds = (row.round for row in store.rounds() if row.phase == Phase.COMMITTED and row.round < before)
-    return max(rounds, default=0)
+    return best.model, store.last_committed(before=best.round)
 
 
 def _agreement(

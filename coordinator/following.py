@@ -32,11 +32,16 @@ class Moment:
     open: Round | None = None
     opened: float = 0.0
 
+    @property
+    def void(self) -> list[RoundRow]:
+        """Rounds that changed nothing."""
+        return [row for row in self.closed if row.phase != Phase.COMMITTED]
+
 
 def follow(store: Store, folder: Path, number: int) -> Iterator[Moment]:
     """Yield run `number` every POLL_S until it is over."""
     closed: tuple[RoundRow, ...] = ()
-    settled = 0
+    settled = (store.first_round(number) or store.last_round() + 1) - 1
     while True:
         # The run first: once it is over, so are its rounds.
         run = store.run(number)
@@ -96,7 +101,7 @@ def outcome(row: RoundRow) -> str:
 
 def judge(end: Moment, ledger: Sequence[LedgerRow]) -> None:
     """Raise WorkError unless every round that was asked for is committed; `ledger` tells what became of devices."""
-    void = [row for row in end.closed if row.phase != Phase.COMMITTED]
+    void = end.void
     if void:
         told = "; ".join(f"round {row.round}: {_why(row, ledger)}" for row in void[:MOST_TOLD])
         more = f"; and {len(void) - MOST_TOLD} more" if len(void) > MOST_TOLD else ""

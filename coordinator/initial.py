@@ -5,6 +5,7 @@ holds TensorFlow's memory.
 """
 
 import logging
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,24 +13,37 @@ from pathlib import Path
 import msgspec
 
 from common.blobs import BlobStore
-from common.errors import ConfigError, FedpiError, PeerError, WorkError
+from common.command import verdict
+from common.errors import ConfigError, DataError, FedpiError, LinkError, PeerError, WorkError
 from common.files import write_atomic
 from common.learning.seam import Learner, Site, build, load
 from common.messages import Plan, Ref
 from common.python import child_command
+from common.stopping import Stop
 from common.weights import Spec, Tensor, pack, validate
 from coordinator.config import CoordinatorConfig, read_config
 
 log = logging.getLogger(__name__)
 
+LOOK_S = 0.2
+"""How often the parent looks whether the child has ended."""
 
-def make_initial(config_path: Path, config: CoordinatorConfig, blobs: BlobStore) -> Ref:
-    """Make the first global model in a child process and store it. Raises WorkError with the child's own sentence."""
+
+def make_initial(config_path: Path, config: CoordinatorConfig, blobs: BlobStore, stop: Stop) -> Ref | None:
+    """Make the first global model in a child process and store it; None where `stop` was set meanwhile.
+
+    Raises an error of the kind that the child ended with.
+    """
     log.info("making the initial model: %s from %s", config.model.name, config.initial.source)
     command = child_command("coordinator.initial", str(config_path))
-    child = subprocess.run(command, check=False, stdin=subprocess.DEVNULL)
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as child:
+        while child.poll() is None:
+            if stop.wait(LOOK_S):
+                child.kill()
+                return None
     if child.returncode != 0:
-        kind = ConfigError if child.returncode == ConfigError.exit_code else WorkError
+        kinds = (ConfigError, DataError, LinkError)
+        kind = next((kind for kind in kinds if kind.exit_code == child.returncode), WorkError)
         raise kind(f"the initial model could not be made (see above; exit code {child.returncode})")
     spec = msgspec.json.decode(_spec_path(config).read_bytes(), type=Spec)
     return blobs.add(_weights_path(config), spec, config.transfer.chunk_bytes)
@@ -84,9 +98,12 @@ def _main(config_path: Path) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C is the parent's to hear
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s")
     try:
         _main(Path(sys.argv[1]))
-    except FedpiError as error:
-        print(f"fedpi-coordinator: {error}", file=sys.stderr)  # noqa: T201 - the parent's terminal
-        sys.exit(error.exit_code)
+    except (FedpiError, OSError, ImportError) as error:
+        if (told := verdict(error)) is None:
+            raise
+        print(f"fedpi-coordinator: {told[0]}", file=sys.stderr)  # noqa: T201 - the parent's terminal
+        sys.exit(told[1])

@@ -121,7 +121,7 @@ class JournalCollector:
 def samples(store: Store) -> Iterator[Sample]:
     """Yield name, labels and value of all that the journal tells."""
     yield from _of_all(store.totals())
-    recent = store.rounds(max(store.last_round() - RECENT, 0))
+    recent = store.rounds(last=RECENT)
     for row in recent[-1:]:
         yield from _of_round(row, store)
     for row in [row for row in recent if row.phase == Phase.COMMITTED][-1:]:

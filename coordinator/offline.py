@@ -5,13 +5,13 @@ from typing import Any
 
 import click
 
-from common.command import PATH, console, json_option, print_json
+from common.command import INPUT, PATH, console, json_option, print_json
 
 
 @click.command()
-@click.argument("files", type=PATH, nargs=-1, required=True)
+@click.argument("files", type=INPUT, nargs=-1, required=True)
 @click.option("--out", type=PATH, required=True, help="The new global weights: like G, or .npz.")
-@click.option("--global", "base", type=PATH, help="The global weights G that FILES were trained from.")
+@click.option("--global", "base", type=INPUT, help="The global weights G that FILES were trained from.")
 @click.option("--strategy", "name", default="fedavg", show_default=True, help="See docs/strategies.md.")
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="An option of the strategy.")
 @click.option("--examples", help="Of each file, for strategies that weigh by them: 60,30 [default: all alike]")

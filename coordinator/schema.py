@@ -22,6 +22,12 @@ CREATE TABLE IF NOT EXISTS devices (
   refused INTEGER NOT NULL DEFAULT 0, health TEXT NOT NULL DEFAULT 'null'
 );
 """
+INDEXES = (
+    "CREATE INDEX IF NOT EXISTS ledger_by_device ON ledger (device, standing)",
+    "CREATE INDEX IF NOT EXISTS rounds_by_phase ON rounds (phase, round, bytes_down, bytes_up)",
+    "CREATE INDEX IF NOT EXISTS rounds_by_run ON rounds (run)",
+)
+"""What counting is quick by. They belong to no version: a fedpi that knows nothing of them keeps them up to date."""
 UPGRADES = {
     1: """
 ALTER TABLE devices ADD COLUMN refused INTEGER NOT NULL DEFAULT 0;

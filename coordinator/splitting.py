@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from common.command import listed, table
-from common.errors import ConfigError
+from common.errors import UsageError
 from coordinator.dataset.split import SplitOptions, SplitReport
 from coordinator.wording import count
 
@@ -22,7 +22,7 @@ def read_options(*, sites: str, shares: str | None, unseen: float, labels: str, 
         raise ConfigError(f"--sites: {sites!r} names none; give their number or names, like 2 or ward1,ward2")
     label_names = listed(labels)
     if len(label_names) != 2:
-        raise ConfigError(f"--labels: {labels!r} is not of the form no,yes")
+        raise UsageError(f"--labels: {labels!r} is not of the form no,yes")
     return SplitOptions(
         shares=_shares(shares, names),
         unseen_share=unseen,
@@ -67,4 +67,4 @@ def _shares(text: str | None, sites: Sequence[str]) -> tuple[float, ...]:
         numbers = [float(part) for part in listed(text)]
         return tuple(number / sum(numbers) for number in numbers)
     except (ValueError, ZeroDivisionError) as error:
-        raise ConfigError(f"--shares: {text!r} is no list like 60,20,20") from error
+        raise UsageError(f"--shares: {text!r} is no list like 60,20,20") from error

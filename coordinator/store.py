@@ -4,114 +4,48 @@ Commands that only look (`status`, `rounds`, ...) and the running service share 
 block the writer (WAL). A run that the operator asks for is a row, so it survives a restart too.
 """
 
-import sqlite3
 import time
 from pathlib import Path
-from typing import Any, Literal
-
-import msgspec
+from typing import Literal
 
 from common.errors import ConfigError
 from common.health import Health
-from common.messages import Metrics, Ref
+from common.messages import Label, Metrics, Ref
 from coordinator import outcome, schema
 from coordinator.database import connect
-from coordinator.round import OPEN, Member, Phase, Round, Standing
-from coordinator.story import mean_metrics
+from coordinator.round import OPEN, Member, Phase, Round
+from coordinator.rows import (
+    DeviceRow,
+    LedgerRow,
+    Release,
+    RoundRow,
+    Run,
+    Totals,
+    from_json,
+    to_json,
+    to_round_row,
+    to_row,
+)
 
 # A round counts as begun once it is in the journal, so a crash in between costs the run no round.
+MADE_WITHIN_S = 2.0
+"""How long to wait for the tables of a journal that is there already: its first coordinator makes them."""
+FORGET = "forget/"
+"""Facts of this name and a device's ask the service to forget it; a fedpi that knows nothing of them leaves them."""
 _RUNS = "SELECT run, rounds, state, (SELECT COUNT(*) FROM rounds WHERE rounds.run = runs.run) AS begun FROM runs"
-
-
-class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """A row that a person or a program reads; times are Unix seconds."""
-
-
-class LedgerRow(Row, frozen=True):
-    """What became of one device in one round."""
-
-    round: int
-    device: str
-    standing: str
-    reason: str
-    num_examples: int
-    update_id: str
-    metrics: Metrics
-
-
-class RoundRow(Row, frozen=True):
-    """One round as it stands."""
-
-    round: int
-    run: int
-    phase: str
-    reason: str
-    opened: float
-    closed: float | None
-    bytes_down: int
-    bytes_up: int
-    model: str
-    invited: tuple[str, ...]
-    reported: tuple[str, ...]
-    metrics: Metrics
-    """Mean of the devices' own figures."""
-
-    @property
-    def seconds(self) -> float:
-        """How long it took, or takes already."""
-        return (self.closed or time.time()) - self.opened
-
-
-class Run(Row, frozen=True):
-    """Rounds that the operator asked for. State: queued, running, stopping, aborting, done or stopped."""
-
-    run: int
-    rounds: int
-    begun: int
-    state: str
-
-
-class Release(Row, frozen=True):
-    """A TFLite model for the fleet."""
-
-    release: str
-    model: Ref
-    round: int
-    labels: tuple[str, ...]
-    created: float
-
-
-class DeviceRow(Row, frozen=True):
-    """A device as last heard of."""
-
-    device: str
-    state: str
-    doing: str
-    release: str
-    seen: float
-    refused: int = 0
-    """Messages that it dropped since its start because they broke the protocol."""
-    health: Health | None = None
-
-
-class Totals(Row, frozen=True):
-    """Sums over all rounds. `rounds` by phase, `standings` by device and standing; bytes down and up."""
-
-    rounds: dict[str, int]
-    standings: dict[tuple[str, str], int]
-    bytes_down: int
-    bytes_up: int
 
 
 class Store:
     """The journal at `path`. One process writes rounds; any process may read, and ask for runs."""
 
     def __init__(self, path: Path, *, create: bool = False) -> None:
+        """Open it, or make it. Raises ConfigError where there is none, DataError where it is damaged, WorkError."""
+        self._db = connect(path, create=create)
         try:
-            self._db = connect(path, create=create)
-            self._migrate(path)
-        except (OSError, sqlite3.Error) as error:
-            raise ConfigError(f"{path}: cannot use the journal: {error}") from error
+            self._migrate(path, create=create)
+        except BaseException:
+            self._db.close()
+            raise
         self._saved: dict[str, Member] = {}
         self._saved_round = 0
 
@@ -123,7 +57,7 @@ class Store:
 
     def fact(self, name: str) -> str | None:
         """Return a named value."""
-        row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        row = self._db.row("SELECT value FROM facts WHERE name = ?", (name,))
         return None if row is None else str(row["value"])
 
     def set_fact(self, name: str, value: str) -> None:
@@ -133,11 +67,11 @@ class Store:
     def global_model(self) -> Ref | None:
         """Return the current global model: the last committed round's, or the initial one."""
         text = self.fact("global_model")
-        return None if text is None else msgspec.json.decode(text, type=Ref)
+        return None if text is None else from_json(text, Ref)
 
     def set_global_model(self, ref: Ref) -> None:
         """Keep the initial global model."""
-        self.set_fact("global_model", _json(ref))
+        self.set_fact("global_model", to_json(ref))
 
     # ---- rounds -----------------------------------------------------------------------------
 
@@ -156,7 +90,7 @@ class Store:
             )
             self._db.execute(
                 "UPDATE rounds SET phase = ?, state = ?, closed = ?, bytes_down = ?, bytes_up = ? WHERE round = ?",
-                (round_.phase, _json(round_), now if is_over else None, *traffic, round_.number),
+                (round_.phase, to_json(round_), now if is_over else None, *traffic, round_.number),
             )
             self._save_ledger(round_)
             for name, value in outcome.facts(round_, self.fact).items():
@@ -165,44 +99,70 @@ class Store:
 
     def open_round(self) -> tuple[Round, int, tuple[int, int]] | None:
         """Return the round that was not over when the process ended, its run, and its traffic so far."""
-        row = self._db.execute("SELECT * FROM rounds ORDER BY round DESC LIMIT 1").fetchone()
+        row = self._db.row("SELECT * FROM rounds ORDER BY round DESC LIMIT 1")
         if row is None or row["phase"] not in {*OPEN, Phase.AGGREGATING}:
             return None
-        round_ = msgspec.json.decode(row["state"], type=Round)
+        round_ = from_json(row["state"], Round)
         return round_, int(row["run"]), (int(row["bytes_down"]), int(row["bytes_up"]))
 
     def last_round(self) -> int:
         """Number of the newest round, 0 before the first."""
-        return int(self._db.execute("SELECT COALESCE(MAX(round), 0) FROM rounds").fetchone()[0])
+        return self._number("SELECT MAX(round) FROM rounds")
 
-    def rounds(self, since: int = 0) -> list[RoundRow]:
-        """Return the rounds after number `since`, oldest first."""
-        rows = self._db.execute("SELECT * FROM rounds WHERE round > ? ORDER BY round", (since,)).fetchall()
-        return [_round_row(row) for row in rows]
+    def first_round(self, run: int) -> int:
+        """Number of a run's first round, 0 before it."""
+        return self._number("SELECT MIN(round) FROM rounds WHERE run = ?", (run,))
+
+    def last_committed(self, before: int | None = None) -> int:
+        """Number of the newest committed round, if wanted of those before one; 0 where there is none."""
+        return self._number(
+            "SELECT MAX(round) FROM rounds WHERE phase = 'committed' AND (?1 IS NULL OR round < ?1)", (before,)
+        )
+
+    def count_rounds(self) -> int:
+        """How many rounds the journal holds."""
+        return self._number("SELECT COUNT(*) FROM rounds")
+
+    def rounds(self, since: int = 0, *, last: int | None = None) -> list[RoundRow]:
+        """Return the rounds after number `since`, if wanted no more than the `last` ones, oldest first."""
+        rows = self._db.rows(
+            "SELECT * FROM rounds WHERE round > ? ORDER BY round DESC LIMIT ?", (since, -1 if last is None else last)
+        )
+        return [to_round_row(row) for row in rows][::-1]
+
+    def round_row(self, number: int) -> RoundRow | None:
+        """Return one round."""
+        row = self._db.row("SELECT * FROM rounds WHERE round = ?", (number,))
+        return None if row is None else to_round_row(row)
 
     def ledger(self, round_: int | None = None) -> list[LedgerRow]:
         """Return what became of every device, in one round or in all."""
-        rows = self._db.execute(
-            "SELECT * FROM ledger WHERE ? IS NULL OR round = ? ORDER BY round, device", (round_, round_)
-        )
-        return [_row(LedgerRow, row, metrics=msgspec.json.decode(row["metrics"])) for row in rows]
+        if round_ is not None:
+            rows = self._db.rows("SELECT * FROM ledger WHERE round = ? ORDER BY device", (round_,))
+        else:
+            rows = self._db.rows("SELECT * FROM ledger ORDER BY round, device")
+        return [to_row(LedgerRow, row, metrics=from_json(row["metrics"], Metrics)) for row in rows]
 
     def has_counted(self, round_: int, device: str, update: str) -> bool:
         """Whether a round counts an update."""
-        found = self._db.execute(
+        found = self._db.row(
             "SELECT 1 FROM ledger WHERE round = ? AND device = ? AND update_id = ? AND standing = 'reported'",
             (round_, device, update),
         )
-        return found.fetchone() is not None
+        return found is not None
+
+    def standings(self) -> dict[tuple[str, str], int]:
+        """Count rounds by device and standing, without reading them one by one."""
+        rows = self._db.rows("SELECT device, standing, COUNT(*) FROM ledger GROUP BY device, standing")
+        return {(device, standing): count for device, standing, count in rows}
 
     def totals(self) -> Totals:
         """Return what all rounds come to, without reading them one by one."""
-        phases = self._db.execute("SELECT phase, COUNT(*), SUM(bytes_down), SUM(bytes_up) FROM rounds GROUP BY phase")
+        phases = self._db.rows("SELECT phase, COUNT(*), SUM(bytes_down), SUM(bytes_up) FROM rounds GROUP BY phase")
         sums = [tuple(row) for row in phases]
-        standings = self._db.execute("SELECT device, standing, COUNT(*) FROM ledger GROUP BY device, standing")
         return Totals(
             rounds={phase: count for phase, count, _, _ in sums},
-            standings={(device, standing): count for device, standing, count in standings},
+            standings=self.standings(),
             bytes_down=sum(down for _, _, down, _ in sums),
             bytes_up=sum(up for _, _, _, up in sums),
         )
@@ -216,13 +176,13 @@ class Store:
 
     def run(self, number: int) -> Run | None:
         """Return one run."""
-        row = self._db.execute(f"{_RUNS} WHERE run = ?", (number,)).fetchone()
-        return None if row is None else _row(Run, row)
+        row = self._db.row(f"{_RUNS} WHERE run = ?", (number,))
+        return None if row is None else to_row(Run, row)
 
     def active_run(self) -> Run | None:
         """Return the oldest run that is not over."""
-        row = self._db.execute(f"{_RUNS} WHERE state NOT IN ('done', 'stopped') ORDER BY run LIMIT 1").fetchone()
-        return None if row is None else _row(Run, row)
+        row = self._db.row(f"{_RUNS} WHERE state NOT IN ('done', 'stopped') ORDER BY run LIMIT 1")
+        return None if row is None else to_row(Run, row)
 
     def end_run(self, number: int, state: Literal["done", "stopped"]) -> None:
         """Note that a run is over."""
@@ -250,33 +210,56 @@ class Store:
         """Keep a release; the newest is the one to serve."""
         values = (
             release.release,
-            _json(release.model),
+            to_json(release.model),
             release.round,
-            _json(release.labels),
+            to_json(release.labels),
             release.created,
         )
         self._db.execute("INSERT OR REPLACE INTO releases VALUES (?, ?, ?, ?, ?)", values)
 
     def newest_release(self) -> Release | None:
         """Return the release to serve."""
-        row = self._db.execute("SELECT * FROM releases ORDER BY rowid DESC LIMIT 1").fetchone()
+        row = self._db.row("SELECT * FROM releases ORDER BY rowid DESC LIMIT 1")
         if row is None:
             return None
-        model, labels = msgspec.json.decode(row["model"], type=Ref), tuple(msgspec.json.decode(row["labels"]))
-        release: Release = _row(Release, row, model=model, labels=labels)
-        return release
+        labels = from_json(row["labels"], tuple[Label, ...])
+        return to_row(Release, row, model=from_json(row["model"], Ref), labels=labels)
 
     def see_devices(self, rows: list[DeviceRow]) -> None:
         """Note what devices last said of themselves."""
         with self._db.transaction(is_durable=False):
             for row in rows:
-                values = (row.device, row.state, row.doing, row.release, row.seen, row.refused, _json(row.health))
+                values = (row.device, row.state, row.doing, row.release, row.seen, row.refused, to_json(row.health))
                 self._db.execute("INSERT OR REPLACE INTO devices VALUES (?, ?, ?, ?, ?, ?, ?)", values)
 
     def devices(self) -> list[DeviceRow]:
         """Return every device ever heard of."""
-        rows = self._db.execute("SELECT * FROM devices ORDER BY device")
-        return [_row(DeviceRow, row, health=msgspec.json.decode(row["health"], type=Health | None)) for row in rows]
+        rows = self._db.rows("SELECT * FROM devices ORDER BY device")
+        return [to_row(DeviceRow, row, health=from_json(row["health"], Health | None)) for row in rows]  # type: ignore[arg-type]  # a union is no class
+
+    # ---- devices that people take out -------------------------------------------------------
+
+    def forget(self, device: str) -> bool:
+        """Take a device out of `devices`, and ask the service to take it out of the broker; False for an unknown one.
+
+        The rounds that it took part in stay as they were.
+        """
+        with self._db.transaction(is_durable=True):
+            found = self._db.execute("DELETE FROM devices WHERE device = ?", (device,)).rowcount
+            if found:
+                self.set_fact(f"{FORGET}{device}", "asked")
+        return found > 0
+
+    def to_forget(self) -> list[str]:
+        """Return the devices that the service is asked to take out of the broker."""
+        rows = self._db.rows("SELECT name FROM facts WHERE name >= ? AND name < ?", (FORGET, f"{FORGET}~"))
+        return [str(row["name"]).removeprefix(FORGET) for row in rows]
+
+    def have_forgotten(self, device: str) -> None:
+        """Note that a device is taken out everywhere."""
+        with self._db.transaction(is_durable=True):
+            self._db.execute("DELETE FROM devices WHERE device = ?", (device,))
+            self._db.execute("DELETE FROM facts WHERE name = ?", (f"{FORGET}{device}",))
 
     # ---- inside -----------------------------------------------------------------------------
 
@@ -290,44 +273,33 @@ class Store:
         for m in round_.members:
             if saved.get(m.device) != m:
                 update = m.update.id if m.update else ""
-                values = (number, m.device, m.standing, m.reason, m.num_examples, update, _json(m.metrics))
+                values = (number, m.device, m.standing, m.reason, m.num_examples, update, to_json(m.metrics))
                 self._db.execute("INSERT OR REPLACE INTO ledger VALUES (?, ?, ?, ?, ?, ?, ?)", values)
 
-    def _migrate(self, path: Path) -> None:
-        if (version := self._version()) > schema.VERSION:
+    def _number(self, sql: str, values: tuple[object, ...] = ()) -> int:
+        row = self._db.row(sql, values)
+        return 0 if row is None or row[0] is None else int(row[0])
+
+    def _migrate(self, path: Path, *, create: bool) -> None:
+        end = time.monotonic() + MADE_WITHIN_S
+        while (version := self._version()) == 0 and not create and time.monotonic() < end:
+            time.sleep(0.02)  # a coordinator may be making it just now
+        if version > schema.VERSION:
             raise ConfigError(
                 f"{path} has schema version {version}; this fedpi reads version {schema.VERSION}: upgrade fedpi"
             )
+        if version == 0 and not create:
+            raise ConfigError(f"{path} is empty: start the coordinator there first (fedpi-coordinator serve)")
         if version < schema.VERSION:
             with self._db.transaction(is_durable=True):
                 for statement in schema.statements(self._version()):  # another process may have been faster
                     self._db.execute(statement)
+        if create:
+            for statement in schema.INDEXES:
+                self._db.execute(statement)
 
     def _version(self) -> int:
-        return int(self._db.execute("PRAGMA user_version").fetchone()[0])
+        return self._number("PRAGMA user_version")
 
 
-def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
-
-
-def _row(kind: Any, row: sqlite3.Row, **decoded: Any) -> Any:
-    return kind(**{field: decoded.get(field, row[field]) for field in kind.__struct_fields__})
-
-
-def _round_row(row: sqlite3.Row) -> RoundRow:
-    round_ = msgspec.json.decode(row["state"], type=Round)
-    return RoundRow(
-        round=row["round"],
-        run=row["run"],
-        phase=row["phase"],
-        reason=round_.reason,
-        opened=row["opened"],
-        closed=row["closed"],
-        bytes_down=row["bytes_down"],
-        bytes_up=row["bytes_up"],
-        model=round_.result.id if round_.result else "",
-        invited=tuple(m.device for m in round_.members if m.standing is not Standing.JOINED),
-        reported=tuple(m.device for m in round_.reported),
-        metrics=mean_metrics(round_),
-    )
+__all__ = ["DeviceRow", "LedgerRow", "Release", "RoundRow", "Run", "Store", "Totals"]

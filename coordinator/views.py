@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from common.command import table
-from common.errors import ConfigError
+from common.errors import UsageError
 from common.health import Health
 from common.messages import Ref
 from coordinator.attention import Notice, ailments
@@ -57,9 +57,10 @@ class StatusView(_Document, frozen=True):
 
 def devices(store: Store) -> list[DeviceView]:
     """Return every device ever heard of."""
-    ledger = store.ledger()
-    invited = Counter(row.device for row in ledger if row.standing != Standing.JOINED)
-    reported = Counter(row.device for row in ledger if row.standing == Standing.REPORTED)
+    invited, reported = Counter[str](), Counter[str]()
+    for (device, standing), number in store.standings().items():
+        invited[device] += number if standing != Standing.JOINED else 0
+        reported[device] += number if standing == Standing.REPORTED else 0
     return [
         DeviceView(**msgspec.structs.asdict(row), invited=invited[row.device], reported=reported[row.device])
         for row in store.devices()
@@ -67,16 +68,16 @@ def devices(store: Store) -> list[DeviceView]:
 
 
 def one_round(store: Store, number: int) -> RoundView:
-    """Return round `number`; raises ConfigError where there is none."""
-    row = next((row for row in store.rounds(number - 1) if row.round == number), None)
+    """Return round `number`; raises UsageError where there is none."""
+    row = store.round_row(number)
     if row is None:
-        raise ConfigError(f"there is no round {number}; the last one is {store.last_round()}")
+        raise UsageError(f"there is no round {number}; the last one is {store.last_round()}")
     return RoundView(round=row, ledger=store.ledger(number))
 
 
 def status(store: Store, federation: str, *, is_served: bool) -> StatusView:
     """Return where the federation stands."""
-    newest = store.rounds(max(store.last_round() - 2, 0))
+    newest = store.rounds(last=2)
     over = [row for row in newest if is_over(row)]
     still_open = next((row for row in newest if not is_over(row)), None)
     return StatusView(

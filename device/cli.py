@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from common.command import (
+    INPUT,
     PATH,
     Commands,
     config_option_of,
@@ -97,7 +98,7 @@ def check(config_path: Path, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("bundle", type=PATH)
+@click.argument("bundle", type=INPUT)
 @click.option(
     "--config-folder",
     type=PATH,

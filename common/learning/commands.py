@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from common.command import PATH, console, json_option, listed, option_value, print_json
-from common.errors import ConfigError
+from common.command import INPUT, PATH, console, json_option, listed, option_value, print_json
+from common.errors import UsageError
 
 if TYPE_CHECKING:
     from common.config import DataConfig
@@ -23,12 +23,12 @@ def data_options(command: Command) -> Command:
     """Add the flags that say where images are; `read_data` takes them."""
     for option in (
         click.option("--labels", default="no,yes", show_default=True, help="The two labels, the negative one first."),
-        click.option("--unseen", type=PATH, help="CSV or folder of held-back images [default: what is found]"),
-        click.option("--images", type=PATH, help="Folder that a CSV's names start from [default: the CSV's own]"),
+        click.option("--unseen", type=INPUT, help="CSV or folder of held-back images [default: what is found]"),
+        click.option("--images", type=INPUT, help="Folder that a CSV's names start from [default: the CSV's own]"),
         click.option(
             "--data",
             "source",
-            type=PATH,
+            type=INPUT,
             help="A folder of images (one folder a label, train/ and val/, or a split), or a CSV.",
         ),
     ):
@@ -56,10 +56,10 @@ def read_data(
     from common.learning.layouts import Where, find, find_unseen
 
     if source is None:
-        raise ConfigError("--data: not given; name a folder of images or a CSV")
+        raise UsageError("--data: not given; name a folder of images or a CSV")
     names = listed(flags["labels"])
     if len(names) != 2:
-        raise ConfigError(f"--labels: {flags['labels']!r} is not of the form no,yes")
+        raise UsageError(f"--labels: {flags['labels']!r} is not of the form no,yes")
     where = Where(source, site, flags["images"], flags["unseen"], (names[0], names[1]))
     return find_unseen(where) if to_measure else find(where)
 
@@ -72,7 +72,7 @@ def read_model(recipe: Path | None, model: str | None, options: tuple[str, ...],
     for option in options:
         key, equals, value = option.partition("=")
         if not equals:
-            raise ConfigError(f"--option: {option!r} is not of the form image_size=96")
+            raise UsageError(f"--option: {option!r} is not of the form image_size=96")
         given[key] = option_value(value, f"--option {key}")
     return read_recipe(recipe, model, given, {key: value for key, value in training.items() if value is not None})
 
@@ -82,7 +82,7 @@ def read_model(recipe: Path | None, model: str | None, options: tuple[str, ...],
 @data_options
 @model_options
 @click.option(
-    "--init", multiple=True, type=PATH, help="Weights to begin with, by layer; a later file beats an earlier."
+    "--init", multiple=True, type=INPUT, help="Weights to begin with, by layer; a later file beats an earlier."
 )
 @click.option("--epochs", type=click.IntRange(0, 10_000), help="Passes over the images [default: the recipe's, or 10]")
 @click.option("--batch-size", type=click.IntRange(1, 65_536), help="Images a step.")
@@ -116,8 +116,8 @@ def train(site: str | None, source: Path | None, out: Path, as_json: bool, **fla
 
 
 @click.command()
-@click.argument("after", metavar="MODEL", type=PATH)
-@click.option("--before", type=PATH, help="A model to compare with, such as the one before the rounds.")
+@click.argument("after", metavar="MODEL", type=INPUT)
+@click.option("--before", type=INPUT, help="A model to compare with, such as the one before the rounds.")
 @click.option("--site", "sites", multiple=True, help="Whose held-back part of a split; give it for each site.")
 @data_options
 @model_options
@@ -154,7 +154,7 @@ def show_comparison(learner: Any, models: dict[str, Any], *, as_json: bool, plot
 
 
 @click.command()
-@click.argument("weights", metavar="MODEL", type=PATH)
+@click.argument("weights", metavar="MODEL", type=INPUT)
 @click.option("--site", help="Whose part of a split.")
 @data_options
 @model_options

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import ConfigError, DataError, WorkError
+from common.errors import DataError, UsageError, WorkError
 from common.files import write_atomic
 from common.learning.evaluation import THRESHOLD, evaluate
 from common.learning.export import interpret
@@ -63,7 +63,7 @@ def choose(names: Sequence[str]) -> tuple[Variant, ...]:
     known: tuple[Variant, ...] = get_args(Variant)
     for name in names:
         if name not in known:
-            raise ConfigError(f"--variant: {name!r} is unknown; known are {', '.join(known)}")
+            raise UsageError(f"--variant: {name!r} is unknown; known are {', '.join(known)}")
     return tuple(variant for variant in known if variant in names) or known
 
 

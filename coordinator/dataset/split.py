@@ -16,7 +16,7 @@ from typing import Literal
 import msgspec
 
 from common.config import Config
-from common.errors import ConfigError, DataError
+from common.errors import DataError, UsageError
 from common.files import write_atomic
 from common.learning.decoding import open_image, read_image_file
 from common.learning.folders import Labelled, find_labelled
@@ -95,17 +95,17 @@ class Group(msgspec.Struct, frozen=True):
 def split(images: Path, out: Path, options: SplitOptions) -> SplitReport:
     """Write `coordinator.csv`, `SITE.csv`, `SITE_unseen.csv` and `split.json` into `out`, or the layout `folders`.
 
-    The CSVs name files relative to `images`, a folder with one folder a label. Raises ConfigError for
+    The CSVs name files relative to `images`, a folder with one folder a label. Raises UsageError for
     options or a folder that cannot be, DataError where a part would lack a label, WorkError where `out`
     cannot be written.
     """
     shares = _part_shares(options)
     if not images.is_dir():
-        raise ConfigError(f"{images}: there is no such folder; correct the path")
+        raise UsageError(f"{images}: there is no such folder; correct the path")
     try:
         found = find_labelled(images, options.label_names)
     except OSError as error:
-        raise ConfigError(f"{error.filename}: {error.strerror}; correct the path or its rights") from error
+        raise UsageError(f"{error.filename}: {error.strerror}; correct the path or its rights") from error
     groups, exact_copies, skipped = find_groups(found.items)
     parts = deal(groups, shares, options)
     report = SplitReport(
@@ -135,20 +135,18 @@ def _part_shares(options: SplitOptions) -> dict[str, float]:
     """The share of each part in all images; a part without a share is left out."""
     names = (COORDINATOR, *options.sites)
     if len(options.shares) != len(names):
-        raise ConfigError(
-            f"shares: {len(options.shares)} are given; give {len(names)}, one each for {', '.join(names)}"
-        )
+        raise UsageError(f"shares: {len(options.shares)} are given; give {len(names)}, one each for {', '.join(names)}")
     if len(set(names)) != len(names):
-        raise ConfigError(f"sites: {', '.join(options.sites)}: name each site once, and none {COORDINATOR!r}")
+        raise UsageError(f"sites: {', '.join(options.sites)}: name each site once, and none {COORDINATOR!r}")
     for site in options.sites:
         if fault := name_fault(site):
-            raise ConfigError(f"sites: {fault}")
+            raise UsageError(f"sites: {fault}")
     if min(options.shares) < 0 or abs(sum(options.shares) - 1) > 1e-6:
-        raise ConfigError(f"shares: {options.shares} must not be negative, and must add up to 1")
+        raise UsageError(f"shares: {options.shares} must not be negative, and must add up to 1")
     if not 0 <= options.unseen_share < 1:
-        raise ConfigError(f"unseen_share: {options.unseen_share} must be at least 0 and below 1")
+        raise UsageError(f"unseen_share: {options.unseen_share} must be at least 0 and below 1")
     if not 0.001 <= options.alpha <= 1e6:
-        raise ConfigError(f"alpha: {options.alpha} must be from 0.001 to 1e6")
+        raise UsageError(f"alpha: {options.alpha} must be from 0.001 to 1e6")
     shares = {COORDINATOR: options.shares[0]}
     for site, share in zip(options.sites, options.shares[1:], strict=True):
         shares[site] = share * (1 - options.unseen_share)

@@ -174,9 +174,9 @@ def test_listener_that_is_no_broker_is_one_sentence_and_exit_69(web_server: Brok
 
 
 @pytest.mark.parametrize("arguments", [[], ["somewhere"], ["host:port"], ["host:99999"]])
-def test_wrong_address_is_one_sentence_and_exit_78(arguments: list[str]) -> None:
+def test_wrong_address_is_one_sentence_and_exit_2(arguments: list[str]) -> None:
     result = CliRunner().invoke(main, ["check", *arguments])
-    assert result.exit_code == 78
+    assert result.exit_code == 2
     assert result.output.count("\n") == 1
 
 

@@ -39,11 +39,7 @@ def refusal(group: Any, *arguments: object) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ((), "--data: not given"),
-        (("--data", "nowhere"), "nowhere: there is no such folder or CSV"),
-        (("--data", "SET", "--labels", "no"), "--labels: 'no' is not of the form no,yes"),
         (("--data", "SET", "--labels", "cat,dog"), "neither train/ nor the folders cat and dog"),
-        (("--data", "SET", "--option", "image_size"), "--option: 'image_size' is not of the form"),
         (("--data", "SET", "--option", "image_sise=3"), "unknown key 'image_sise'; did you mean 'image_size'?"),
         (("--data", "SET", "--model", "resnet"), "model 'resnet' is not known here"),
         (("--data", "SET", "--model", "numpy"), "model 'numpy' writes and reads no files"),
@@ -60,9 +56,29 @@ def test_a_training_that_cannot_be_is_one_sentence(
     assert not (tmp_path / "out.h5").exists()
 
 
-def test_evaluate_takes_a_file_or_the_live_model() -> None:
-    code, said = refusal(coordinator, "evaluate", "model.h5", "--config", "coordinator.yaml")
-    assert code == 78
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((), "--data: not given"),
+        (("--data", "nowhere"), "'--data': nowhere: there is no such file or folder"),
+        (("--data", "SET", "--init", "none.h5"), "'--init': none.h5: there is no such file or folder"),
+        (("--data", "SET", "--labels", "no"), "--labels: 'no' is not of the form no,yes"),
+        (("--data", "SET", "--option", "image_size"), "--option: 'image_size' is not of the form"),
+    ],
+)
+def test_arguments_that_cannot_be_are_one_sentence_and_exit_2(
+    arguments: tuple[str, ...], sentence: str, images: Path, tmp_path: Path
+) -> None:
+    given = [str(images) if argument == "SET" else argument for argument in arguments]
+    code, said = refusal(device, "train", *given, "--out", tmp_path / "out.h5")
+    assert (code, said.count("\n")) == (2, 1)
+    assert sentence in said
+
+
+def test_evaluate_takes_a_file_or_the_live_model(tmp_path: Path) -> None:
+    (tmp_path / "model.h5").touch()
+    code, said = refusal(coordinator, "evaluate", tmp_path / "model.h5", "--config", "coordinator.yaml")
+    assert code == 2
     assert "name a model file or --config, one of the two" in said
 
 

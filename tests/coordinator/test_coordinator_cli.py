@@ -73,8 +73,8 @@ def test_journal_that_is_none_is_one_sentence(config: CoordinatorConfig, config_
     config.folder.mkdir()
     config.journal.write_bytes(b"no database" * 100)
     result = run("status", "--config", config_path)
-    assert result.exit_code == 78
-    assert "journal.sqlite: cannot use the journal: file is not a database" in result.stderr
+    assert result.exit_code == 65
+    assert "journal.sqlite: the journal is damaged: file is not a database; put it back" in result.stderr
 
 
 def test_second_coordinator_on_a_folder_is_refused(config: CoordinatorConfig, config_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_one_round_for_people_and_programs(config_path: Path) -> None:
     view = msgspec.json.decode(result.stdout, type=RoundView)
     assert [entry.standing for entry in view.ledger] == ["reported", "failed"]
     result = run("rounds", "--config", config_path, "--round", 3)
-    assert (result.exit_code, result.stderr) == (78, "main: there is no round 3; the last one is 2\n")
+    assert (result.exit_code, result.stderr) == (2, "main: there is no round 3; the last one is 2\n")
 
 
 # ---- split ----------------------------------------------------------------------------------
@@ -299,7 +299,7 @@ def test_split_flag_that_cannot_be_is_one_sentence(
     flags: tuple[str], sentence: str, slices: Path, tmp_path: Path
 ) -> None:
     result = run("split", slices, "--out", tmp_path, *flags)
-    assert result.exit_code == 78
+    assert result.exit_code == 2
     assert sentence in result.stderr
 
 

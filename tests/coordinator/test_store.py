@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from common.errors import ConfigError
+from common.errors import ConfigError, DataError
 from common.health import Health
 from common.messages import ModelChoice, Offer, Plan, Ref
 from coordinator import schema
@@ -266,7 +266,7 @@ def test_a_journal_of_the_version_before_keeps_what_it_holds(tmp_path: Path) -> 
 def test_a_file_that_is_no_journal_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "journal.sqlite"
     path.write_bytes(content)
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(DataError) as caught:
         Store(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)

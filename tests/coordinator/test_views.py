@@ -6,7 +6,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from common.errors import ConfigError
+from common.errors import UsageError
 from coordinator import views, wording
 from coordinator.round import Round
 from coordinator.store import DeviceRow, Store
@@ -69,7 +69,7 @@ def test_device_counts_its_invitations_and_its_updates(journal: Store, play: Pla
 
 def test_round_that_is_not_there_is_an_error_that_names_the_last(journal: Store, play: Play) -> None:
     play(1, reported={"rpi1": {}, "rpi2": {}})
-    with pytest.raises(ConfigError, match="there is no round 7; the last one is 1"):
+    with pytest.raises(UsageError, match="there is no round 7; the last one is 1"):
         views.one_round(journal, 7)
 
 

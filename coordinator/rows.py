@@ -1,0 +1,132 @@
+"""What the journal holds, as rows that people and programs read, and how a row of the database becomes one."""
+
+import sqlite3
+import time
+from typing import Any, TypeVar
+
+import msgspec
+
+from common.errors import DataError
+from common.health import Health
+from common.messages import Metrics, Ref
+from coordinator.round import Round, Standing
+from coordinator.story import mean_metrics
+
+T = TypeVar("T")
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """A row that a person or a program reads; times are Unix seconds."""
+
+
+class LedgerRow(Row, frozen=True):
+    """What became of one device in one round."""
+
+    round: int
+    device: str
+    standing: str
+    reason: str
+    num_examples: int
+    update_id: str
+    metrics: Metrics
+
+
+class RoundRow(Row, frozen=True):
+    """One round as it stands."""
+
+    round: int
+    run: int
+    phase: str
+    reason: str
+    opened: float
+    closed: float | None
+    bytes_down: int
+    bytes_up: int
+    model: str
+    invited: tuple[str, ...]
+    reported: tuple[str, ...]
+    metrics: Metrics
+    """Mean of the devices' own figures."""
+
+    @property
+    def seconds(self) -> float:
+        """How long it took, or takes already."""
+        return (self.closed or time.time()) - self.opened
+
+
+class Run(Row, frozen=True):
+    """Rounds that the operator asked for. State: queued, running, stopping, aborting, done or stopped."""
+
+    run: int
+    rounds: int
+    begun: int
+    state: str
+
+
+class Release(Row, frozen=True):
+    """A TFLite model for the fleet."""
+
+    release: str
+    model: Ref
+    round: int
+    labels: tuple[str, ...]
+    created: float
+
+
+class DeviceRow(Row, frozen=True):
+    """A device as last heard of."""
+
+    device: str
+    state: str
+    doing: str
+    release: str
+    seen: float
+    refused: int = 0
+    """Messages that it dropped since its start because they broke the protocol."""
+    health: Health | None = None
+
+
+class Totals(Row, frozen=True):
+    """Sums over all rounds. `rounds` by phase, `standings` by device and standing; bytes down and up."""
+
+    rounds: dict[str, int]
+    standings: dict[tuple[str, str], int]
+    bytes_down: int
+    bytes_up: int
+
+
+def to_json(value: Any) -> str:
+    """Write what a column holds as text."""
+    return msgspec.json.encode(value).decode()
+
+
+def from_json(text: str, kind: type[T]) -> T:
+    """Read what `to_json` wrote; raises DataError where it is damaged."""
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except (msgspec.DecodeError, TypeError, UnicodeError) as error:
+        raise DataError(f"the journal is damaged: {error}; put it back from a backup") from error
+
+
+def to_row(kind: type[T], row: sqlite3.Row, **decoded: Any) -> T:
+    """Make a row of `kind` of the columns of its names; `decoded` stands for those that hold JSON."""
+    return kind(**{field: decoded.get(field, row[field]) for field in kind.__struct_fields__})  # type: ignore[attr-defined]  # structs all
+
+
+def to_round_row(row: sqlite3.Row) -> RoundRow:
+    """Make a row for people of a round's checkpoint."""
+    round_ = from_json(row["state"], Round)
+    return RoundRow(
+        round=row["round"],
+        run=row["run"],
+        phase=row["phase"],
+        reason=round_.reason,
+        opened=row["opened"],
+        closed=row["closed"],
+        bytes_down=row["bytes_down"],
+        bytes_up=row["bytes_up"],
+        model=round_.result.id if round_.result else "",
+        invited=tuple(m.device for m in round_.members if m.standing is not Standing.JOINED),
+        reported=tuple(m.device for m in round_.reported),
+        metrics=mean_metrics(round_),
+    )
