@@ -123,12 +123,8 @@ def meaning(path: Path, error: sqlite3.DatabaseError) -> FedpiError | sqlite3.Da
     ConfigError: this account may not use it. What is a bug of ours comes back as it is.
     """
     family = _family(error)
-    if getattr(error, "sqlite_errorcode", None) in FULL or (family in DENIED and _is_full(path)):
-        return DiskFullError(f"the journal has no room on its disk: {error}")
-    if family in DENIED and _is_read_only(path):
-        return DiskFullError(f"{path}: the journal's disk is read-only: {error}", DISK_STATES[errno.EROFS])
-    if family == sqlite3.SQLITE_IOERR:
-        return DiskFullError(f"{path}: the journal's disk fails: {error}", DISK_STATES[errno.EIO])
+    if (state := _disk_state(path, error)) is not None:
+        return DiskFullError(f"{path}: the journal cannot be written, {state}: {error}", state)
     if family in BUSY:
         return WorkError(f"{path}: another process has held the journal for {BUSY_S:g} s; try again: {error}")
     if family in DENIED:
@@ -136,6 +132,16 @@ def meaning(path: Path, error: sqlite3.DatabaseError) -> FedpiError | sqlite3.Da
     if family in DAMAGED:
         return DataError(f"{path}: the journal is damaged: {error}; put it back from a backup")
     return error
+
+
+def _disk_state(path: Path, error: sqlite3.DatabaseError) -> str | None:
+    """Say what the disk is like where that is the cause of an error."""
+    family = _family(error)
+    if getattr(error, "sqlite_errorcode", None) in FULL or (family in DENIED and _is_full(path)):
+        return DISK_STATES[errno.ENOSPC]
+    if family in DENIED and _is_read_only(path):
+        return DISK_STATES[errno.EROFS]
+    return DISK_STATES[errno.EIO] if family == sqlite3.SQLITE_IOERR else None
 
 
 def _family(error: sqlite3.DatabaseError) -> int:

@@ -19,7 +19,7 @@ def read_options(*, sites: str, shares: str | None, unseen: float, labels: str, 
     """Read the flags; `others` are fields of SplitOptions. Raises ConfigError."""
     names = _site_names(sites)
     if not names:
-        raise ConfigError(f"--sites: {sites!r} names none; give their number or names, like 2 or ward1,ward2")
+        raise UsageError(f"--sites: {sites!r} names none; give their number or names, like 2 or ward1,ward2")
     label_names = listed(labels)
     if len(label_names) != 2:
         raise UsageError(f"--labels: {labels!r} is not of the form no,yes")

@@ -174,7 +174,7 @@ def test_a_state_folder_of_another_account_is_one_sentence(
 def test_a_full_disk_at_the_first_start_is_one_sentence_that_asks_to_try_again(tmp_path: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "small", tmp_path], check=True)
     try:
-        with pytest.raises(DiskFullError, match="no room"):
+        with pytest.raises(DiskFullError, match="its disk is full"):
             Store(tmp_path / "journal.sqlite", create=True)
     finally:
         subprocess.run(["umount", tmp_path], check=True)
