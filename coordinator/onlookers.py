@@ -31,12 +31,17 @@ class Onlookers:
         self._members: RoundMembers | None = None
         self._past: tuple[PastRound, ...] | None = None
 
-    def look(self, round_: Round) -> None:
-        """Look at a round that may have changed, after it is in the journal; tells at once when its phase did."""
+    def look(self, round_: Round, *, is_settled: bool = True) -> None:
+        """Look at a round that may have changed, after it is in the journal; tells at once when its phase did.
+
+        `is_settled`: whether a device was settled by the change. Otherwise nobody looks through all of them.
+        """
         now = time.monotonic()
-        self._watch = clock(self._watch, round_, now)
         turn = round_.number, round_.phase
-        if turn == self._told and now < self._next_news:
+        is_news = turn != self._told or now >= self._next_news
+        if is_settled or is_news:
+            self._watch = clock(self._watch, round_, now)
+        if not is_news:
             return
         self._told = turn
         self._next_news = now + max(NEWS_S, len(round_.members) / MEMBERS_A_SECOND)

@@ -58,6 +58,8 @@ class Reception:
         self._store = store
         self._verifier = Verifier(signing)
         self._nonces: dict[str, str] = {}
+        self._present: frozenset[str] | None = None
+        """The devices in `_nonces`, once somebody has asked."""
         self._former: dict[str, str] = {}
         """The connection of a device before its present one."""
         self._told_at: dict[str, float] = {}
@@ -70,7 +72,9 @@ class Reception:
     @property
     def present(self) -> frozenset[str]:
         """Devices that are connected, as far as anybody knows."""
-        return frozenset(self._nonces)
+        if self._present is None:
+            self._present = frozenset(self._nonces)
+        return self._present
 
     def admit(self, address: Address, payload: bytes, round_: int) -> Arrival:
         """Read one message; raises PeerError for anything but a device that speaks for itself, of the open round.
@@ -113,7 +117,7 @@ class Reception:
             case Bye(nonce=nonce):
                 if self._nonces.get(device) not in (None, nonce):
                     return Arrival()  # the late goodbye of an old connection
-                self._nonces.pop(device, None)
+                self._forget(device)
                 return Arrival(event=events.Left(device=device))
             case Want():
                 return Arrival(want=message)
@@ -126,10 +130,15 @@ class Reception:
     def _welcome(self, device: str, nonce: str) -> Takeover | None:
         """Take a connection for the device's present one; who held the name until now is told: it may still live."""
         former, self._nonces[device] = self._nonces.get(device), nonce
+        self._present = None
         if former in {None, nonce}:
             return None
         self._former[device] = former
         return self._tell(device, former, nonce)
+
+    def _forget(self, device: str) -> None:
+        self._nonces.pop(device, None)
+        self._present = None
 
     def _tell(self, device: str, former: str, by: str) -> Takeover:
         self._told_at[device] = time.monotonic()
@@ -171,7 +180,7 @@ class Reception:
             health=status.health,
         )
         if is_offline:
-            self._nonces.pop(device, None)
+            self._forget(device)
             return Arrival(is_offline=True)
         return Arrival(takeover=self._welcome(device, status.nonce))
 
@@ -180,7 +189,7 @@ class Reception:
         peers, gone = self._verifier.peers, list[events.Event]()
         for device in sorted(peers.take_dropped()) if peers else ():
             log.warning("device=%s is revoked", device)
-            self._nonces.pop(device, None)
+            self._forget(device)
             self._seen[device] = DeviceRow(
                 device=device, state="offline", doing="revoked", release="", seen=time.time()
             )

@@ -58,7 +58,7 @@ class Service:
         self._next_poll = 0.0
         self._next_heartbeat = 0.0
         self._next_news = 0.0
-        self._is_stale = False
+        self._is_unsaved = self._is_untold = False
 
     # ---- the loop ---------------------------------------------------------------------------
 
@@ -149,9 +149,9 @@ class Service:
     def _write_down(self, now: float) -> None:
         """Save and tell what no command waits for: who checked in, who has reported so far."""
         self._reception.flush()
-        if self._is_stale and self._round is not None and now >= self._next_news:
+        if self._is_untold and self._round is not None and now >= self._next_news:
             self._next_news = now + NEWS_S
-            self._is_stale = False
+            self._is_untold = False
             self._save(self._round)
             self._voice.round(self._round)
 
@@ -205,13 +205,15 @@ class Service:
 
     def _enter(self, before: Round, after: Round, commands: tuple[Command, ...]) -> None:
         self._round = after
-        self._is_stale = self._is_stale or after is not before
-        if commands and self._is_stale:  # what the journal has already, a flood of questions need not save again
+        if after is not before:
+            self._is_unsaved = self._is_untold = True
+        if commands and self._is_unsaved:  # what the journal has already, a flood of questions need not save again
             self._save(after)
-        for story in changes(before, after):
+        stories = changes(before, after)
+        for story in stories:
             log.info("%s", story.text, extra=tags(story.event, round=story.round, device=story.device))
             self._voice.event(story)
-        self._onlookers.look(after)
+        self._onlookers.look(after, is_settled=bool(stories))
         for command in commands:
             self._execute(command)
         if after.phase not in {*OPEN, Phase.AGGREGATING}:
@@ -220,6 +222,7 @@ class Service:
     def _save(self, round_: Round) -> None:
         run = self._run.run if self._run else 0
         self._store.save(round_, run, (self._voice.published_bytes, self._bytes_up))
+        self._is_unsaved = False
 
     def _execute(self, command: Command) -> None:
         match command:

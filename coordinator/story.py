@@ -39,8 +39,12 @@ def sentence(round_: Round) -> str:
 
 def changes(before: Round, after: Round) -> list[StoryEvent]:
     """Tell what became of members between two states."""
-    old = {m.device: m.standing for m in before.members}
-    return [_event(after, m) for m in after.members if m.standing in _TOLD and old.get(m.device) != m.standing]
+    old, new = before.members, after.members
+    if len(old) == len(new):  # nearly always it is one member that changed, and a round may have a thousand
+        pairs = [(m, n) for m, n in zip(old, new, strict=True) if m is not n]
+        old, new = tuple(m for m, _ in pairs), tuple(n for _, n in pairs)
+    known = {m.device: m.standing for m in old}
+    return [_event(after, m) for m in new if m.standing in _TOLD and known.get(m.device) != m.standing]
 
 
 def mean_metrics(round_: Round) -> Metrics:

@@ -2,6 +2,8 @@
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from common.messages import DeviceStatus, ModelChoice, Plan, Ref, RoundStatus, StoryEvent, decode_story, encode_story
 from coordinator.admission import Limits
@@ -112,3 +114,18 @@ def test_more_figures_than_a_message_takes_are_left_out() -> None:
 def test_a_status_is_no_other_document() -> None:
     status = DeviceStatus(device="pi", nonce="0", state="online")
     assert decode_story(encode_story(status), DeviceStatus) == status
+
+
+STANDINGS = st.dictionaries(st.sampled_from("abcdef"), st.sampled_from(Standing))
+
+
+@given(STANDINGS, STANDINGS)
+def test_whoever_comes_or_goes_what_is_told_is_what_changed(old: dict[str, Standing], new: dict[str, Standing]) -> None:
+    known = {device: member(device, standing) for device, standing in sorted(old.items())}
+    members = [
+        known[device] if old.get(device) == standing else member(device, standing)
+        for device, standing in sorted(new.items())
+    ]
+    told = changes(round_of(*known.values()), round_of(*members))
+    silent = {Standing.JOINED, Standing.INVITED, Standing.ACCEPTED, Standing.DELIVERING}
+    assert [story.device for story in told] == [d for d in sorted(new) if new[d] not in silent and old.get(d) != new[d]]
