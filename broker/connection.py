@@ -57,7 +57,7 @@ class Connection:
     """A context manager: connected inside, closed in order at its end unless it `vanish`ed.
 
     Entering raises LinkError where nothing listens or nothing answers as a broker of that protocol,
-    ConfigError for what somebody has to mend, such as a login that the broker refuses.
+    ConfigError where the broker says what somebody has to mend, such as a wrong password.
     """
 
     def __init__(self, broker: BrokerConfig, session: Session) -> None:
@@ -93,13 +93,16 @@ class Connection:
                 properties=_connect_properties(self._session),
             )
         except (OSError, ValueError) as error:
-            raise _error(f"no broker answers at {where}", troubles.of_error(error, self._broker)) from error
+            said = troubles.of_error(error, self._broker).text
+            raise LinkError(f"no broker answers at {where}: {said}") from error
         self._client.loop_start()
         self._opened.wait(OPEN_S)
         if self._code is None or self._code.is_failure:
             was_closed = self.is_closed
             self.close()
-            raise _error(f"no connection to {where} by MQTT {self._session.protocol}", self._trouble(was_closed))
+            trouble = self._trouble(was_closed)
+            kind = ConfigError if trouble.is_lasting and self._code is not None else LinkError
+            raise kind(f"no connection to {where} by MQTT {self._session.protocol}: {trouble.text}")
         return self
 
     def _trouble(self, was_closed: bool) -> Trouble:
@@ -221,7 +224,7 @@ class Connection:
 
     def _on_log(self, _c: Any, _u: Any, level: int, text: str) -> None:
         if level == mqtt.MQTT_LOG_ERR:
-            self._said = text
+            self._said = self._said or text
 
     def _on_disconnect(self) -> None:
         self._closed.set()
@@ -236,11 +239,6 @@ class Connection:
         with self._answered:
             self._answers[mid] = next((str(code) for code in codes if code.is_failure), None)
             self._answered.notify_all()
-
-
-def _error(what: str, trouble: Trouble) -> ConfigError | LinkError:
-    kind = ConfigError if trouble.is_lasting else LinkError
-    return kind(f"{what}: {trouble.text}")
 
 
 def _new_client(broker: BrokerConfig, session: Session) -> mqtt.Client:

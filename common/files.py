@@ -19,6 +19,10 @@ DISK_STATES = {
 """What a disk that takes no data now, and may again, is like, by the number of the error."""
 
 
+DECRYPT = "decrypt it by: openssl pkey -in OLD -out NEW, and chmod 600 NEW"
+"""What to do with a key that has a password: nobody is there to type it."""
+
+
 def disk_error(what: str, error: OSError) -> WorkError:
     """Return what to raise for a disk that failed at `what`: a DiskFullError where waiting may help."""
     if (state := DISK_STATES.get(error.errno or 0)) is not None:

@@ -17,7 +17,7 @@ import msgspec
 
 from common.config import SigningConfig, locate
 from common.errors import ConfigError, PeerError, WorkError
-from common.files import write_atomic, write_private
+from common.files import DECRYPT, unreadable, write_atomic, write_private
 from common.messages import Signed, decode, encode, unsigned
 from common.names import name_fault
 
@@ -126,7 +126,7 @@ class Peers:
         try:
             text = self._read_if_changed() or ""
         except OSError as error:
-            raise ConfigError(f"signing.peers: cannot read {self._path}: {error.strerror}; join again") from error
+            raise unreadable(f"signing.peers: cannot read {self._path}", error) from error
         self._take(text)
         faults = find_peers(text)[1]
         if faults and not self._keys:
@@ -301,9 +301,11 @@ def _read_key(path: Path) -> "Ed25519PrivateKey":
     try:
         key = load_pem_private_key(path.read_bytes(), None)
     except OSError as error:
-        raise ConfigError(f"signing.key: cannot read {path}: {error.strerror}") from error
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"signing.key: {path} is no private key in PEM") from error
+        raise unreadable(f"signing.key: cannot read {path}", error) from error
+    except TypeError as error:  # it asks for a password
+        raise ConfigError(f"signing.key: {path} is encrypted; {DECRYPT}") from error
+    except ValueError as error:
+        raise ConfigError(f"signing.key: {path} is no private key in PEM; name the right file") from error
     if not isinstance(key, Ed25519PrivateKey):
         raise ConfigError(f"signing.key: {path} is no Ed25519 key")
     return key

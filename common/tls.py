@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from common.config import TlsConfig, locate
 from common.errors import ConfigError, LinkError, WorkError
-from common.files import unreadable
+from common.files import DECRYPT, unreadable
 from common.journal import tags
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def _load_own(made: ssl.SSLContext, certificate: str, key: str | None) -> None:
     named = f"broker.tls: key: {key or certificate}"
     content = _read("key" if key else "certificate", found)
     if b"ENCRYPTED" in content:
-        raise ConfigError(f"{named} is encrypted; decrypt it by: openssl pkey -in OLD -out NEW, and chmod 600 NEW")
+        raise ConfigError(f"{named} is encrypted; {DECRYPT}")
     try:
         made.load_cert_chain(certificate, found, password="")
     except ssl.SSLError as error:

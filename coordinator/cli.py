@@ -49,6 +49,7 @@ for _command in (init_command("coordinator"), train, evaluate, plot, aggregate, 
 def serve(config_path: Path) -> None:
     """Serve the federation until stopped. Rounds begin when `start` asks for them."""
     from common.blobs import BlobStore
+    from common.tls import context
     from coordinator import patience
     from coordinator.config import read_config
     from coordinator.descriptors import raise_limit
@@ -58,6 +59,8 @@ def serve(config_path: Path) -> None:
     from coordinator.opening import make_journal
 
     config = read_config(config_path)
+    if config.broker.tls is not None:
+        context(config.broker.tls)  # said before the initial model is trained, which may take minutes
     stop = stop_on(signal.SIGTERM, signal.SIGINT)
     raise_limit()
     with serving(config.folder):

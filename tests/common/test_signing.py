@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,6 +33,11 @@ from common.signing import Signer, Verifier, next_epoch
 from common.yaml_text import dump
 from coordinator.cli import main as coordinator
 
+SEALED = (
+    Ed25519PrivateKey.generate()
+    .private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"abcd"))
+    .decode()
+)
 SAY, STATUS = "fedpi-wire/1/lab/dev/rpi1/say", "fedpi/1/lab/dev/rpi1/status"
 Party = Callable[..., SigningConfig]
 
@@ -285,7 +291,12 @@ def test_what_was_heard_is_on_the_disk_before_its_file_is_replaced(
 
 @pytest.mark.parametrize(
     ("name", "content", "said"),
-    [("key", "x", "no private key"), ("peers", "rpi1 @@", "peers"), ("peers", "rpi1", "a name and a key")],
+    [
+        ("key", "x", "no private key"),
+        ("key", SEALED, "is encrypted; decrypt it"),
+        ("peers", "rpi1 @@", "peers"),
+        ("peers", "rpi1", "a name and a key"),
+    ],
 )
 def test_a_damaged_file_is_named(keys: Party, name: str, content: str, said: str) -> None:
     config = keys("coordinator", "rpi1")

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from cryptography import x509
 
 from broker import authority as authorities
+from broker.cli import main as broker_main
 from common.config import BrokerConfig, TlsConfig
 from common.inbox import Inbox
 from common.link import Down, Link
@@ -231,6 +232,25 @@ def test_a_broker_that_hangs_up_on_mqtt_5_is_found_to_speak_the_earlier_one(old_
     found, exit_code = checked(tmp_path, port=old_broker)
     assert "speaks MQTT 3.1.1" in found["text"]
     assert exit_code == 0
+
+
+def test_the_check_of_a_broker_says_the_same(lab: Lab, launch: Callable[..., int], old_broker: int) -> None:
+    for port, said, code in (
+        (launch("here", "allow_anonymous true"), "the port speaks TLS", 78),
+        (launch("", "allow_anonymous true", "max_packet_size 5119"), "5120 are needed", 1),
+        (find_ports(1), "nothing listens there", 69),
+        (old_broker, "no MQTT 5 here: fedpi speaks 3.1.1", 0),
+    ):
+        result = CliRunner().invoke(broker_main, ["check", f"127.0.0.1:{port}"])
+        assert said in result.output, result.output
+        assert result.exit_code == code
+    path = lab.folder / "broker.yaml"
+    port = launch("here", *ENFORCED)
+    for tls, said in ((lab.tls("ended"), "has ended on"), (lab.tls(ca="other.crt"), "not of the authority")):
+        path.write_text(yaml.safe_dump({"broker": {"port": port, "tls": tls}}))
+        result = CliRunner().invoke(broker_main, ["check", "--config", str(path)])
+        assert said in result.output
+        assert result.exit_code == 69
 
 
 # ---- files --------------------------------------------------------------------------------------
