@@ -128,7 +128,7 @@ def of_port(broker: BrokerConfig) -> Trouble | None:
 def _of_verification(error: ssl.SSLCertVerificationError, broker: BrokerConfig) -> Trouble:
     ca = broker.tls.ca if broker.tls else ""
     text = _VERIFY.get(error.verify_code, f"the broker's certificate cannot be trusted: {error.verify_message}")
-    told = f"{text.format(ca=ca, host=broker.host)} ({error.verify_message})"
+    told = f"{text.format(ca=ca, host=broker.host)} ({error})"
     return Trouble(told, is_lasting=error.verify_code != _NOT_YET)
 
 
