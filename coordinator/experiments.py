@@ -7,7 +7,7 @@ import click
 
 from common.command import INPUT, PATH, config_option_of, console, json_option, print_json, usual_config
 from common.errors import ConfigError, UsageError
-from common.learning.commands import data_options, model_options, read_model, show_comparison
+from common.learning.commands import data_options, model_options, read_files, read_model, show_comparison
 
 
 @click.command()
@@ -36,15 +36,20 @@ def evaluate(after: Path | None, config_path: Path | None, before: Path | None, 
         raise UsageError("name a model file or --config, one of the two")
     if after is None and config_path is None:
         config_path = usual_config("coordinator")
-    recipe = read_model(config_path or flags["recipe"], flags["model"], flags["options"], {})
-    learner = file_learner(recipe)
-    models = {"before": learner.read(before)} if before else {}
+    named = {"before": before} if before else {}
+    if after is not None:
+        named["after" if before else after.name] = after
+    if config_path is not None:
+        flags["recipe"] = config_path
+    if named:
+        learner, read = read_files(list(named.values()), **flags)
+    else:
+        learner, read = file_learner(read_model(config_path, flags["model"], flags["options"], {})), []
+    models = dict(zip(named, read, strict=True))
     if config_path is not None:
         name, weights = _read_live(config_path, learner)
         flags["source"] = flags["source"] or _held_back(config_path)
         models[name] = weights
-    elif after is not None:
-        models["after" if before else after.name] = learner.read(after)
     show_comparison(learner, models, as_json=as_json, **flags)
 
 

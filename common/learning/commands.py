@@ -3,18 +3,20 @@
 Imports no more than click at the top, so that `--help` answers at once.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from common.command import INPUT, PATH, console, json_option, listed, option_value, print_json
-from common.errors import UsageError
+from common.errors import UsageError, WorkError
 
 if TYPE_CHECKING:
     from common.config import DataConfig
     from common.learning.recipe import Recipe
+    from common.learning.seam import FileLearner
+    from common.weights import Tensor
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -77,6 +79,20 @@ def read_model(recipe: Path | None, model: str | None, options: tuple[str, ...],
     return read_recipe(recipe, model, given, {key: value for key, value in training.items() if value is not None})
 
 
+def read_files(
+    paths: Sequence[Path], *, recipe: Path | None, model: str | None, options: tuple[str, ...], **_others: Any
+) -> "tuple[FileLearner, list[list[Tensor]]]":
+    """Build the network that model files are of, and read their weights; the flags of `model_options` add to that.
+
+    Raises as `judging.read_models` does.
+    """
+    from common.learning.judging import read_models
+    from common.learning.recipe import names_model
+
+    is_named = model is not None or names_model(recipe)
+    return read_models(paths, read_model(recipe, model, options, {}), is_named=is_named)
+
+
 @click.command()
 @click.option("--site", help="Whose part of a split.")
 @data_options
@@ -125,12 +141,9 @@ def train(site: str | None, source: Path | None, out: Path, as_json: bool, **fla
 @json_option
 def evaluate(after: Path, before: Path | None, as_json: bool, **flags: Any) -> None:
     """Measure a model file on images that it never saw, site by site, with intervals of 95 %."""
-    from common.learning.offline import file_learner
-
-    learner = file_learner(read_model(flags["recipe"], flags["model"], flags["options"], {}))
-    models = {"before": learner.read(before)} if before else {}
-    models["after" if before else after.name] = learner.read(after)
-    show_comparison(learner, models, as_json=as_json, **flags)
+    learner, weights = read_files([before, after] if before else [after], **flags)
+    names = ["before", "after"] if before else [after.name]
+    show_comparison(learner, dict(zip(names, weights, strict=True)), as_json=as_json, **flags)
 
 
 def show_comparison(learner: Any, models: dict[str, Any], *, as_json: bool, plots: Path | None, **flags: Any) -> None:
@@ -167,15 +180,17 @@ def export(weights: Path, site: str | None, source: Path | None, out: Path, as_j
     int8 is calibrated on the images to train on; agreement and accuracy are measured on the held-back ones.
     """
     from common.learning import reporting, variants
-    from common.learning.offline import file_learner
     from common.learning.seam import load
 
-    learner = file_learner(read_model(flags["recipe"], flags["model"], flags["options"], {}))
-    loaded = load(read_data(source, site, flags), learner.image_size)
+    data = read_data(source, site, flags)
+    learner, (read,) = read_files([weights], **flags)
+    loaded = load(data, learner.image_size)
     reporting.show_skipped(loaded.skipped, console(stderr=True))
     wanted = variants.choose(flags["variants"])
-    found = variants.export(learner, learner.read(weights), loaded, out, wanted)
+    found = variants.export(learner, read, loaded, out, wanted)
     if as_json:
         print_json(found)
     else:
         reporting.show_variants(found, console())
+    if not any(variant.file for variant in found.variants):
+        raise WorkError(f"{out}: no file was written: {found.variants[0].reason}")

@@ -18,6 +18,7 @@ import numpy as np
 
 from common.errors import ConfigError, DataError, WorkError
 from common.learning.file_child import OK, Answer, Described, Request
+from common.learning.file_kinds import LFS
 from common.learning.outline import Layer
 from common.python import child_command
 from common.weights import DTYPES, Tensor
@@ -28,7 +29,7 @@ MAX_ANSWER = 64 << 20
 HEAD = 2048
 DAMAGED = "cannot read the weights: it is damaged"
 SAYS_OTHERWISE = (
-    (b"version https://git-lfs", "it is a Git LFS pointer and not the file itself; fetch that with: git lfs pull"),
+    (LFS, "it is a Git LFS pointer and not the file itself; fetch that with: git lfs pull"),
     (b"\x80", "it is a pickle, as PyTorch writes, which can hold code and is not read here; save the weights as .npz"),
     (b"\x93NUMPY", "it holds one array without a name; save all by name with numpy.savez"),
     (b"\x1f\x8b", "it is packed by gzip; unpack it first"),

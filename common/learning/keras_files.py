@@ -18,14 +18,14 @@ def names(model: Any) -> list[str]:
     return [found[id(variable)] for variable in model.weights]
 
 
-def read(model: Any, path: Path) -> list[Tensor]:
-    """Read the weights of `model` from a file that holds these and no others. Raises DataError."""
+def read(model: Any, path: Path, *, is_whole: bool = True) -> list[Tensor]:
+    """Read the weights of `model` from a file that holds these and, where `is_whole`, no others. Raises DataError."""
     file = weight_files.load(path)
     own = dict(zip(names(model), model.weights, strict=True))
     partners = _partners(model, file, path)
     if missing := [name for name in own if name not in partners]:
         raise DataError(f"{path}: holds no weights of this model: it has no tensor {_first(missing)} of the model's")
-    if surplus := sorted(file.tensors.keys() - set(partners.values())):
+    if is_whole and (surplus := sorted(file.tensors.keys() - set(partners.values()))):
         raise DataError(
             f"{path}: holds no weights of this model: the model has no tensor {_first(surplus)} of the file's"
         )

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import ConfigError, WorkError
+from common.errors import ConfigError, DataError, WorkError
 from common.learning import conversion, keras_files
 from common.learning.augmentation import Augmentation, draw
 from common.learning.course import Course, Patience, balance, batches, chart, hold_out
 from common.learning.evaluation import evaluate
 from common.learning.framework import keras, tf
 from common.learning.keras_step import Batch, Pull, Stepper
+from common.learning.outline import Layer, read_outline
 from common.learning.seam import Examples, Images, OnEpoch, Site, Trained, Variant
 from common.messages import Plan
 from common.weights import Spec, Tensor, spec_of
@@ -86,6 +87,13 @@ class KerasLearner:
     def lay_over(self, weights: list[Tensor], path: Path) -> tuple[list[Tensor], int]:
         """Put the tensors of a file over those of the same layer and shape; returns how many there were as well."""
         return keras_files.lay_over(self._model, weights, path)
+
+    def outline(self) -> Layer | None:
+        """Return the layers; None where one of the user's own cannot be described."""
+        try:
+            return read_outline(self._model.to_json())
+        except (DataError, NotImplementedError, TypeError, ValueError):
+            return None
 
     def save(self, weights: list[Tensor], path: Path) -> None:
         """Write a `.keras` or `.h5` (whole models), `.weights.h5` or `.npz` file. Raises ConfigError or WorkError."""

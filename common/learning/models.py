@@ -12,6 +12,7 @@ import msgspec
 from common.config import Config, convert
 from common.errors import DataError
 from common.learning.augmentation import Augmentation
+from common.weights import Tensor
 
 if TYPE_CHECKING:
     from common.learning.keras_learner import KerasLearner
@@ -143,7 +144,7 @@ def mobilenet_v2(options: Mapping[str, Any]) -> "KerasLearner":
     )
 
     def pretrain(fresh: Any) -> None:
-        fresh.get_layer(backbone.name).set_weights(_backbone(chosen, chosen.weights).get_weights())
+        fresh.get_layer(backbone.name).set_weights(_pretrained(chosen, backbone))
 
     return KerasLearner(
         model,
@@ -154,11 +155,19 @@ def mobilenet_v2(options: Mapping[str, Any]) -> "KerasLearner":
     )
 
 
+def _pretrained(chosen: MobileNetV2, backbone: Any) -> list[Tensor]:
+    """Return the values that `chosen.weights` names for the tensors of `backbone`."""
+    from common.learning import keras_files
+
+    if chosen.weights == "imagenet":
+        values: list[Tensor] = _backbone(chosen, "imagenet").get_weights()
+        return values
+    return keras_files.read(backbone, Path(str(chosen.weights)), is_whole=False)
+
+
 def _backbone(chosen: MobileNetV2, weights: str | None) -> Any:
     from common.learning.framework import keras
 
-    if weights not in {None, "imagenet"} and not Path(str(weights)).is_file():
-        raise DataError(f"weights: {weights} is not a file")
     shape = (chosen.image_size, chosen.image_size, 3)
     try:
         return keras.applications.MobileNetV2(

@@ -105,12 +105,16 @@ def start(learner: FileLearner, order: Order) -> tuple[list[Tensor], dict[str, i
     """Give the weights to begin with, and how many tensors each file gave; raises DataError for one that gives none."""
     weights, taken = learner.initial(order.recipe.training.seed), {}
     for path in order.init:
-        weights, count = learner.lay_over(weights, path)
+        before = weights
+        weights, count = learner.lay_over(before, path)
         if count == 0:
             raise DataError(
                 f"{path}: it has no layer of model {order.recipe.model.name!r} with the same name and shape"
             )
         taken[str(path)] = count
+        values = sum(new.size for new, old in zip(weights, before, strict=True) if new is not old)
+        share = values / max(sum(tensor.size for tensor in weights), 1)
+        order.tell(f"{path}: {count} of {len(weights)} tensors taken over, {100 * share:.0f} % of the values")
     return weights, taken
 
 

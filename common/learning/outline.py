@@ -10,7 +10,10 @@ from common.errors import DataError
 
 Setting: TypeAlias = bool | float | str | tuple[float, ...] | None
 KINDS_WITHOUT_EFFECT = frozenset(
-    {"InputLayer", "Dropout", "SpatialDropout2D", "GaussianNoise", "ActivityRegularization"}
+    {
+        *("InputLayer", "Dropout", "SpatialDropout2D", "GaussianDropout", "GaussianNoise", "ActivityRegularization"),
+        *("RandomBrightness", "RandomContrast", "RandomFlip", "RandomRotation", "RandomTranslation", "RandomZoom"),
+    }
 )
 """Layers that change no prediction."""
 SETTINGS = (

@@ -63,6 +63,11 @@ def read_recipe(path: Path | None, model: str | None, options: dict[str, Any], t
     return recipe
 
 
+def names_model(path: Path | None) -> bool:
+    """Whether a recipe or configuration names a model. Raises ConfigError for a wrong file."""
+    return path is not None and "model" in load(path, dict[str, Any])
+
+
 def _fields(plain: Any, schema: type[Config]) -> Any:
     """What of a mapping `schema` knows; anything else as it is, for the sentence about it."""
     known = {field.name for field in msgspec.structs.fields(schema)}

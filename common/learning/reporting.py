@@ -23,8 +23,6 @@ FEW = 400
 
 def show_training(report: TrainingReport, out: "Console") -> None:
     """Say what was trained and where it is."""
-    for path, count in report.taken.items():
-        out.print(f"{path}: {count} of {report.tensors} tensors taken over by the names of their layers")
     show_skipped(report.skipped, out)
     figures = ", ".join(f"{name} {value:.3f}" for name, value in report.kept.items())
     out.print(f"{len(report.epochs)} epochs on {report.num_examples} images in {report.seconds:.1f} s: {figures}")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from common.config import DataConfig
 from common.errors import ConfigError, DataError
+from common.learning.outline import Layer
 from common.messages import ModelChoice, Plan
 from common.plain_text import printable
 from common.weights import Spec, Tensor
@@ -105,11 +106,19 @@ class FileLearner(Learner, Protocol):
     def lay_over(self, weights: list[Tensor], path: Path) -> tuple[list[Tensor], int]:
         """Put the tensors of a file over those of the same layer and shape; returns how many there were as well.
 
-        Raises DataError that names the file.
+        A tensor that the file does not have comes back as the same object. Raises DataError that names the file.
         """
 
     def convert(self, weights: list[Tensor], variant: Variant, images: Images) -> bytes:
         """Convert to a TFLite variant, calibrated on `images` where it is int8. Raises ConfigError or WorkError."""
+
+
+@runtime_checkable
+class Describing(Protocol):
+    """A learner that can say which layers it has, for comparison with those that a file describes."""
+
+    def outline(self) -> Layer | None:
+        """Return the layers; None where these cannot be described."""
 
 
 def resolve(entry: str, key: str) -> Callable[..., Any]:

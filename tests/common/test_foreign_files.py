@@ -17,6 +17,8 @@ from common.learning.numpy_learner import numpy_learner
 from common.learning.weight_files import INSIDE_KERAS, read, write
 from coordinator.cli import main
 
+pytestmark = pytest.mark.process  # foreign files are read in a process of their own
+
 SECRET = b"-----BEGIN PRIVATE KEY-----"
 Plant = Callable[[h5py.File, Path], None]
 

@@ -202,7 +202,7 @@ def test_an_exported_model_is_read_again(tmp_path: Path) -> None:
     assert not any(changed(start, choose("mobilenet_v2", weights=None).read(tmp_path / "model.keras")))
     with pytest.raises(DataError, match=r"model\.keras: holds no weights of this model"):
         choose("simple_cnn").read(tmp_path / "model.keras")
-    with pytest.raises(ConfigError, match=r"model\.tflite: not a weight file that is known here"):
+    with pytest.raises(DataError, match=r"model\.tflite: it is a TFLite model"):
         learner.read(tmp_path / "model.tflite")
 
 

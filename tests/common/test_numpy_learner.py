@@ -87,6 +87,7 @@ def test_a_trainer_told_to_fail_fails() -> None:
         small(fail=True).train(small().initial(0), SITE, PLAN, ignore)
 
 
+@pytest.mark.process
 def test_weights_are_read_from_a_file_by_tensor_name(tmp_path: Path) -> None:
     start = small().initial(3)
     named = {tensor.name: values for tensor, values in zip(small().spec(), start, strict=True)}
@@ -95,6 +96,7 @@ def test_weights_are_read_from_a_file_by_tensor_name(tmp_path: Path) -> None:
     assert all(np.array_equal(a, b) for a, b in zip(start, read, strict=True))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("content", "problem"),
     [

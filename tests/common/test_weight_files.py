@@ -14,6 +14,8 @@ from common.learning.matching import match
 from common.learning.weight_files import read, write
 from common.weights import Tensor
 
+pytestmark = pytest.mark.process  # foreign files are read in a process of their own
+
 KERNEL = np.arange(6, dtype=np.float32).reshape(2, 3)
 TENSORS: dict[str, Tensor] = {
     "conv2d/0": KERNEL,

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from coordinator.cli import main
 
+pytestmark = pytest.mark.process  # foreign files are read in a process of their own
+
 SHAPES = {"dense/0": (3, 2), "dense/1": (2,)}
 Weights = dict[str, NDArray[np.float32]]
 
