@@ -28,8 +28,8 @@ $(VENV)/.ready: pyproject.toml
 	  exit 1; }
 	@echo "Setting up $(VENV): about 2.6 GB, a minute on a fast network."
 	@$(PYTHON) -m venv $(VENV)
-	@{ $(BIN)/pip install --quiet --upgrade pip && \
-	  $(BIN)/pip install --quiet --editable '.[broker,dev,inference,learning,metrics,tools]'; } || { \
+	@{ $(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip && \
+	  $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[broker,dev,inference,learning,metrics,tools]'; } || { \
 	  echo "make setup: pip could not install what fedpi needs (see above); it needs a network, or a proxy in HTTPS_PROXY"; \
 	  exit 1; }
 	@touch $@

@@ -293,8 +293,8 @@ def split(images: Path, out: Path, as_json: bool, **flags: Any) -> None:
     from coordinator.dataset.split import split as write_split
 
     options = splitting.read_options(**flags)
-    with console(stderr=True).status(f"looking for near copies in {images}"):
-        report = write_split(images, out, options)
+    with splitting.progress(console(stderr=True), f"looking for near copies in {images}") as tell:
+        report = write_split(images, out, options, tell)
     if as_json:
         print_json(report)
     else:

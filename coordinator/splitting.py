@@ -1,6 +1,8 @@
 """The command line's side of `coordinator.dataset.split`: flags to options, report to tables."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from common.command import listed, table
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
 
 COORDINATOR_SHARE = 0.6
 SHOWN = 5
+EVERY_S = 5.0
+"""So often a line says how far the work is where there is no terminal."""
 
 
 def read_options(*, sites: str, shares: str | None, unseen: float, labels: str, **others: Any) -> SplitOptions:
@@ -30,6 +34,22 @@ def read_options(*, sites: str, shares: str | None, unseen: float, labels: str, 
         label_names=(label_names[0], label_names[1]),
         **others,
     )
+
+
+@contextmanager
+def progress(out: "Console", work: str) -> Iterator[Callable[[str], None]]:
+    """Give a function that shows how far `work` is: a moving line on a terminal, elsewhere a line now and then."""
+    told = time.monotonic()
+
+    def tell(detail: str) -> None:
+        nonlocal told
+        status.update(f"{work}: {detail}")
+        if not out.is_terminal and time.monotonic() - told >= EVERY_S:
+            told = time.monotonic()
+            out.print(f"{work}: {detail}")
+
+    with out.status(work) as status:
+        yield tell
 
 
 def show(report: SplitReport, options: SplitOptions, console: "Console") -> None:

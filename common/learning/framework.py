@@ -2,6 +2,7 @@
 
 import logging
 import os
+import warnings
 
 from common.learning.quiet import quiet
 
@@ -15,6 +16,7 @@ with quiet():  # TensorFlow's first lines come before it reads any log level
     tf.config.experimental.enable_op_determinism()
     tf.constant(0)  # creates the context, which writes more lines
 
+warnings.filterwarnings("ignore", module=r"(keras|tensorflow|google\.protobuf)(\.|$)")  # of their own affairs
 tf.get_logger().setLevel("ERROR")
 logging.getLogger("absl").setLevel(logging.ERROR)  # Keras deprecates `.h5` through it, which people here have
 

@@ -17,7 +17,7 @@ by up to 6 % a side, 94 % turned by 5 degrees, 67 % cropped by up to 10 % a side
 degrees and inverted grey.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -31,6 +31,8 @@ THRESHOLD = 0.18
 
 Fingerprint: TypeAlias = NDArray[np.float32]
 """`[views, 8 orientations, 512 bits]`, each bit -1 or 1, so that a product of two counts equal bits."""
+Tell: TypeAlias = Callable[[str], None]
+"""Called often, with a line that says how far the work is."""
 Frame: TypeAlias = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels."""
 
@@ -56,7 +58,7 @@ def fingerprint(image: "Image.Image") -> Fingerprint:
     return bits * 2 - 1
 
 
-def distances(fingerprints: Sequence[Fingerprint]) -> NDArray[np.float32]:
+def distances(fingerprints: Sequence[Fingerprint], tell: Tell | None = None) -> NDArray[np.float32]:
     """The distances `[n, n]` of all pairs, from 0 (the same) to about .4 (nothing in common)."""
     bits = np.stack(fingerprints)
     count, views, orientations, length = bits.shape
@@ -64,6 +66,8 @@ def distances(fingerprints: Sequence[Fingerprint]) -> NDArray[np.float32]:
     found = np.zeros((count, count), np.float32)
     step = max(1, _CELLS // (views * orientations * count * views))
     for start in range(0, count, step):
+        if tell is not None:
+            tell(f"{start} of {count} images compared with the others")
         block = bits[start : start + step]
         agreement = block.reshape(-1, length) @ upright[:, start * views :]
         best = agreement.reshape(len(block), views * orientations, count - start, views).max(axis=(1, 3))

@@ -23,7 +23,7 @@ from common.learning.folders import Labelled, find_labelled
 from common.learning.label_csv import write_label_csv
 from common.names import name_fault
 from coordinator.dataset.folders import COORDINATOR, write_folders
-from coordinator.dataset.near_copies import Fingerprint, distances, fingerprint, join
+from coordinator.dataset.near_copies import Fingerprint, Tell, distances, fingerprint, join
 from coordinator.dataset.partition import UNSEEN, Shares, Skew, label_shares
 
 LONGEST = 1024
@@ -92,12 +92,12 @@ class Group(msgspec.Struct, frozen=True):
     label: int
 
 
-def split(images: Path, out: Path, options: SplitOptions) -> SplitReport:
+def split(images: Path, out: Path, options: SplitOptions, tell: Tell | None = None) -> SplitReport:
     """Write `coordinator.csv`, `SITE.csv`, `SITE_unseen.csv` and `split.json` into `out`, or the layout `folders`.
 
     The CSVs name files relative to `images`, a folder with one folder a label. Raises UsageError for
     options or a folder that cannot be, DataError where a part would lack a label, WorkError where `out`
-    cannot be written.
+    cannot be written. `tell` hears how many images are read.
     """
     shares = _part_shares(options)
     if not images.is_dir():
@@ -106,7 +106,7 @@ def split(images: Path, out: Path, options: SplitOptions) -> SplitReport:
         found = find_labelled(images, options.label_names)
     except OSError as error:
         raise UsageError(f"{error.filename}: {error.strerror}; correct the path or its rights") from error
-    groups, exact_copies, skipped = find_groups(found.items)
+    groups, exact_copies, skipped = find_groups(found.items, tell)
     parts = deal(groups, shares, options)
     report = SplitReport(
         seed=options.seed,
@@ -154,12 +154,14 @@ def _part_shares(options: SplitOptions) -> dict[str, float]:
     return {name: share for name, share in shares.items() if share > 0}
 
 
-def find_groups(items: Sequence[Labelled]) -> tuple[list[Group], int, list[str]]:
+def find_groups(items: Sequence[Labelled], tell: Tell | None = None) -> tuple[list[Group], int, list[str]]:
     """Group near copies; also the number of exact copies, and a sentence for each file that is no image."""
     same: dict[bytes, list[Labelled]] = {}
     fingerprints: dict[bytes, Fingerprint] = {}
     skipped = []
-    for item in items:
+    for number, item in enumerate(items):
+        if tell is not None:
+            tell(f"{number} of {len(items)} images read")
         if any(unicodedata.category(character) in {"Cc", "Cs"} for character in item.name):
             skipped.append(f"{item.name!a}: the name holds control characters or is not UTF-8; rename the file")
             continue
@@ -175,7 +177,7 @@ def find_groups(items: Sequence[Labelled]) -> tuple[list[Group], int, list[str]]
     if not same:
         return [], 0, skipped
     copies = list(same.values())
-    joined = join(distances(list(fingerprints.values())))
+    joined = join(distances(list(fingerprints.values()), tell))
     groups = [_group([item for index in indices for item in copies[index]]) for indices in joined]
     return groups, sum(len(found) - 1 for found in copies), skipped
 

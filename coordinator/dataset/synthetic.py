@@ -1,8 +1,8 @@
 """Synthetic slices for a machine without images: drawn by formulas, of no person, and named so.
 
-They resemble axial slices of a head: scalp, skull, a brain with folds and ventricles, in three kinds
-of contrast, under a bias field and Rician noise (the modulus of a signal with complex Gaussian noise,
-which is what a scanner measures). A slice labelled yes has a lesion: an irregular patch, bright, dark
+They resemble axial slices of a head: scalp, skull, a brain with folds and ventricles, in contrasts
+mixed from five sequences, under a bias field and Rician noise (the modulus of a signal with complex
+Gaussian noise, which is what a scanner measures). A slice labelled yes has a lesion: an irregular patch, bright, dark
 or a ring, often with a swollen seam, that pushes its surroundings aside. Both labels have the same
 distractors (vessels, patches beside the ventricles, old cavities, unequal ventricles), so that
 neither brightness nor asymmetry alone tells them apart.
@@ -49,6 +49,18 @@ class _Contrast:
     lesion: float
 
 
+_SEQUENCES = np.array(
+    [
+        (0.12, 0.38, 0.50, 0.80, 0.92),  # like T1 with a contrast agent
+        (0.68, 0.48, 0.36, 0.60, 0.95),  # like T2
+        (0.12, 0.46, 0.38, 0.70, 0.95),  # like FLAIR
+        (0.55, 0.62, 0.50, 0.70, 0.75),  # like proton density
+        (0.10, 0.30, 0.55, 0.85, 0.28),  # like T1, where lesions are dark
+    ]
+)
+"""How bright fluid, grey matter, white matter, skin and lesions are."""
+
+
 @dataclass(frozen=True)
 class _Lesion:
     """Where it lies, and its half width, in units of the head."""
@@ -91,17 +103,10 @@ def draw_slice(rng: Generator, size: int, *, has_lesion: bool) -> NDArray[np.uin
 
 
 def _contrast(rng: Generator) -> _Contrast:
-    """T1-like, T2-like or FLAIR-like, with a lesion that may be faint."""
-    fluid, grey, white, skin, lesion = (
-        (0.12, 0.38, 0.50, 0.80, 0.92),
-        (0.68, 0.48, 0.36, 0.60, 0.95),
-        (0.12, 0.46, 0.38, 0.70, 0.95),
-    )[rng.integers(3)]
-    drawn = np.clip(np.array([fluid, grey, white, skin, lesion]) + rng.normal(0, 0.03, 5), 0.05, 1.0)
-    contrast = _Contrast(*(float(value) for value in drawn))
-    if rng.random() < 0.07:
-        return replace(contrast, lesion=max(0.1, contrast.white - float(rng.uniform(0.15, 0.3))))
-    return contrast
+    """Between the sequences, mostly near one of them, with a lesion that may be faint."""
+    mixed = rng.dirichlet([0.35] * len(_SEQUENCES)) @ _SEQUENCES
+    drawn = np.clip(mixed + rng.normal(0, 0.05, 5), 0.05, 1.0)
+    return _Contrast(*(float(value) for value in drawn))
 
 
 def _head(rng: Generator, size: int) -> _Head:
@@ -212,11 +217,11 @@ def _wrap(rng: Generator, head: _Head, contrast: _Contrast, brain: _Plane) -> _P
 def _scan(rng: Generator, whole: _Plane) -> NDArray[np.uint8]:
     """What a scanner with an uneven coil and noise makes of it, windowed to 8 bits."""
     size = len(whole)
-    signal = np.clip(whole, 0, None) * np.exp(rng.uniform(0.03, 0.18) * _noise(rng, size, 3))
-    sigma = rng.uniform(0.01, 0.05)
+    signal = np.clip(whole, 0, None) * np.exp(rng.uniform(0.03, 0.25) * _noise(rng, size, 3))
+    sigma = rng.uniform(0.01, 0.065)
     real, imaginary = rng.normal(0, sigma, (2, size, size))
-    measured = np.hypot(signal + real, imaginary) ** rng.uniform(0.85, 1.2)
-    window = np.quantile(measured, rng.uniform(0.985, 0.999))
+    measured = np.hypot(signal + real, imaginary) ** rng.uniform(0.7, 1.4)
+    window = np.quantile(measured, rng.uniform(0.97, 0.999))
     scaled: NDArray[np.uint8] = np.clip(measured / window * 255, 0, 255).astype(np.uint8)
     return scaled
 

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,19 +16,23 @@ from common.config import BrokerConfig, DataConfig, convert
 from common.errors import ConfigError, WorkError
 from common.learning.evaluation import THRESHOLD
 from common.learning.seam import build
-from common.messages import Metrics, ModelChoice
+from common.messages import Metrics
 from common.python import child_command
+from coordinator.config import read_config
+from coordinator.dataset.split import SplitOptions, SplitReport, split
+from coordinator.rehearsal.alone import train_alone
 from coordinator.rehearsal.asking import Answer, Asker
-from coordinator.rehearsal.assessment import Assessment, Unseen
+from coordinator.rehearsal.assessment import Alone, Assessment, Unseen, read_weights
 from coordinator.rehearsal.federation import FEDERATION, Federation, last_line, run
-from coordinator.rehearsal.recipes import SIMPLE_CNN, Recipe, mobilenet_v2
+from coordinator.rehearsal.recipes import SHARES, SIMPLE_CNN, UNSEEN_SHARE, Recipe, mobilenet_v2
+from coordinator.rehearsal.results.simulation import Stage
 from coordinator.store import RoundRow, Store
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 DEVICES = ("rpi1", "rpi2")
-SYNTHETIC_PER_LABEL = 200
+SYNTHETIC_PER_LABEL = 240
 DEADLINE_S = 600.0
 
 
@@ -65,9 +70,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     is_synthetic: bool
     seed: int
     model: dict[str, Any]
-    split: dict[str, Any]
+    split: SplitReport
     rounds: tuple[RoundReport, ...]
     before: Assessment
+    alone: Alone
+    """Each site trained by itself, from the same initial model and with as many passes over its images."""
     after: Assessment
     release: dict[str, Any]
     serving: ServingReport
@@ -92,35 +99,34 @@ class Demo:
         """Run it all; raises FedpiError where a step fails."""
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
-        split = self._prepare_images()
+        parts = self._prepare_images()
         with Federation(self._folder) as federation:
             store = self._start(federation)
             initial = self._keep_initial(federation, store)
             self._run_rounds(federation)
-            before, after, expected = self._assess(federation, store, initial)
+            models, expected = self._assess(federation, store, initial)
             release = self._release(federation, store)
             serving = self._ask(federation, expected)
-            report = self._report(store, split, (before, after), release, serving)
+            report = self._report(store, parts, models, release, serving)
             self._draw(store, report)
         (self._folder / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
         return report
 
     # ---- steps ------------------------------------------------------------------------------
 
-    def _prepare_images(self) -> dict[str, Any]:
+    def _prepare_images(self) -> SplitReport:
         if self._is_synthetic:
             from coordinator.dataset.synthetic import draw_slices
 
             with self._step(f"Drawing {2 * SYNTHETIC_PER_LABEL} synthetic slices (no patient's images)"):
                 draw_slices(self._images, SYNTHETIC_PER_LABEL, self._seed)
-        with self._step(f"Splitting {self._images} into a federation, near copies kept together"):
-            command = ["coordinator", "split", str(self._images), "--out", str(self._folder / "split"), "--json"]
-            printed = run([*command, "--seed", str(self._seed)], self._folder / "split.log")
-        found: dict[str, Any] = msgspec.json.decode(printed)
+        options = SplitOptions(shares=SHARES, unseen_share=UNSEEN_SHARE, seed=self._seed, sites=DEVICES)
+        with self._step(f"Splitting {self._images} into a federation, near copies kept together") as tell:
+            found = split(self._images, self._folder / "split", options, tell)
         self._say(
-            f"{found['files']} images, {found['groups']} of them different "
-            f"({found['exact_copies']} exact and {found['near_copies']} near copies): "
-            + ", ".join(f"{part['name']} {part['images']}" for part in found["parts"])
+            f"{found.files} images, {found.groups} of them different "
+            f"({found.exact_copies} exact and {found.near_copies} near copies): "
+            + ", ".join(f"{part.name} {part.images}" for part in found.parts)
         )
         return found
 
@@ -156,18 +162,27 @@ class Demo:
 
     def _assess(
         self, federation: Federation, store: Store, initial: Path
-    ) -> tuple[Assessment, Assessment, dict[str, list[float]]]:
+    ) -> tuple[tuple[Assessment, Alone, Assessment], dict[str, list[float]]]:
+        """Measure the model before the rounds, each site's own and the one after; and what that one says."""
         with self._step("Evaluating on the images that both sites hold back"):
-            learner = build(convert(self._recipe.model, ModelChoice, "model"), {})
+            config = read_config(federation.config("coordinator"))
+            learner = build(config.model, {})
             data = {device: convert(self._data(device), DataConfig, device) for device in DEVICES}
             unseen = Unseen(data, learner.image_size)
+            self._names = {name: site.unseen.names for name, site in unseen.sites.items()}
             model = store.global_model()
             assert model is not None  # noqa: S101 - rounds have run
-            before = unseen.assess(unseen.predict(learner, initial))
-            probabilities = unseen.predict(learner, federation.body(model.id))
-            expected = {site: [float(p) for p in values] for site, values in probabilities.items()}
-            self._names = {site: examples.names for site, examples in unseen.sites.items()}
-            return before, unseen.assess(probabilities), expected
+            start = read_weights(learner, initial)
+            before = unseen.assess(unseen.predict(learner, start))
+            probabilities = unseen.predict(learner, read_weights(learner, federation.body(model.id)))
+        with (
+            self._step("Training each site alone, as long, to compare") as tell,
+            tempfile.TemporaryDirectory(dir=self._folder) as folder,
+        ):
+            stage = Stage(learner, unseen.sites, Path(folder))
+            alone = unseen.assess_alone(learner, train_alone(config, stage, start, self._recipe.rounds, tell))
+        expected = {site: [float(p) for p in values] for site, values in probabilities.items()}
+        return (before, alone, unseen.assess(probabilities)), expected
 
     def _release(self, federation: Federation, store: Store) -> dict[str, Any]:
         with self._step("Converting the model to TFLite and putting it on the devices"):
@@ -207,8 +222,8 @@ class Demo:
     def _report(
         self,
         store: Store,
-        split: dict[str, Any],
-        models: tuple[Assessment, Assessment],
+        parts: SplitReport,
+        models: tuple[Assessment, Alone, Assessment],
         release: dict[str, Any],
         serving: ServingReport,
     ) -> Report:
@@ -217,10 +232,11 @@ class Demo:
             is_synthetic=self._is_synthetic,
             seed=self._seed,
             model=self._recipe.model,
-            split={name: split[name] for name in ("files", "groups", "exact_copies", "near_copies", "parts")},
+            split=parts,
             rounds=tuple(_round_report(row) for row in store.rounds()),
             before=models[0],
-            after=models[1],
+            alone=models[1],
+            after=models[2],
             release=release,
             serving=serving,
             seconds=time.monotonic() - self._started,
@@ -229,10 +245,11 @@ class Demo:
     def _draw(self, store: Store, report: Report) -> None:
         from coordinator.rehearsal.plots import plot_roc, plot_rounds
 
-        kind = "synthetic slices" if report.is_synthetic else report.images
-        title = f"{report.model['name']} on {kind}, {report.after.together.count} unseen images of 2 sites"
-        plot_roc(report.before, report.after, self._folder / "roc.png", title)
-        plot_rounds(store.ledger(), self._folder / "rounds.png", f"{report.model['name']} on {kind}")
+        kind = "drawn slices" if report.is_synthetic else report.images
+        name = report.model["name"]
+        title = f"{name} on {kind}: {report.after.together.count} unseen images"
+        plot_roc((report.before, report.alone, report.after), self._folder / "roc.png", title)
+        plot_rounds(store.ledger(), report.after, self._folder / "rounds.png", f"{name} on {kind}, federated")
 
     # ---- inside -----------------------------------------------------------------------------
 
@@ -241,6 +258,7 @@ class Demo:
             "model": self._recipe.model,
             "initial": self._recipe.initial,
             "training": {**self._recipe.training, "seed": self._seed},
+            "strategy": self._recipe.strategy,
             "data": {"images": str(self._images), "labels": str(self._folder / "split" / "coordinator.csv")},
             "round": {"goal": len(DEVICES), "minimum": len(DEVICES)},
         }

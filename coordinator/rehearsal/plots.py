@@ -1,59 +1,50 @@
 """Pictures of a demo run."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from coordinator.rehearsal.assessment import Assessment
-
-if TYPE_CHECKING:
-    from coordinator.store import LedgerRow
-
-SIZE_INCHES = (7.0, 4.2)
-DPI = 130
+from common.learning.pictures import COLOURS, PALE, Line, Panel, draw_courses, draw_curves
+from coordinator.rehearsal.assessment import Alone, Assessment
+from coordinator.store import LedgerRow
 
 
-def plot_roc(before: Assessment, after: Assessment, path: Path, title: str) -> None:
-    """Draw the ROC curves of the model before and after the rounds."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(5.2, 5.0), dpi=DPI, layout="constrained")
-    for assessment, label, colour in ((before, "before the rounds", "0.55"), (after, "after the rounds", "tab:blue")):
-        if assessment.roc:
-            auc = assessment.together.auc or 0.0
-            axes.plot(*zip(*assessment.roc, strict=True), color=colour, lw=2, label=f"{label}: AUC {auc:.3f}")
-    axes.plot((0, 1), (0, 1), color="0.8", lw=1, ls="--", label="guessing")
-    axes.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
-    axes.set_title(title, fontsize=10)
-    axes.legend(loc="lower right", frameon=False)
-    figure.savefig(path)
-    plt.close(figure)
+def plot_roc(models: tuple[Assessment, Alone, Assessment], path: Path, title: str) -> None:
+    """Draw the ROC curves of the model before the rounds, of each site alone and of the model after the rounds."""
+    before, alone, after = models
+    lines = [Line("guessing", [(0, 0), (1, 1)], "0.85", 1.0, "--"), _roc("before the rounds", before, PALE, 3.0)]
+    lines += [
+        _roc(f"{site} alone", found, colour, 1.2)
+        for (site, found), colour in zip(alone.sites.items(), COLOURS[1:], strict=False)
+    ]
+    lines.append(_roc("after the rounds", after, COLOURS[0], 2.2))
+    draw_curves([Panel(title, ("false positive rate", "true positive rate"), lines)], path, "")
 
 
-def plot_rounds(ledger: "list[LedgerRow]", path: Path, title: str) -> None:
-    """Draw each device's own figures over the rounds: loss while training, AUC of the global model before it."""
-    import matplotlib as mpl
+def plot_rounds(ledger: Sequence[LedgerRow], after: Assessment, path: Path, title: str) -> None:
+    """Draw each site's figures over the rounds: loss in training, and AUC of the global model on its unseen images.
 
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-    from matplotlib.ticker import MaxNLocator
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=SIZE_INCHES, dpi=DPI, layout="constrained")
-    for device in sorted({row.device for row in ledger}):
+    The AUC is that of the model after so many rounds; the last comes from `after`, since no round began with it.
+    """
+    loss, auc = [], []
+    for device, colour in zip(sorted({row.device for row in ledger}), COLOURS, strict=False):
         rows = [row for row in ledger if row.device == device and row.standing == "reported"]
-        for axes, metric in ((left, "loss"), (right, "global_auc")):
-            points = [(row.round, row.metrics[metric]) for row in rows if metric in row.metrics]
-            if points:
-                axes.plot(*zip(*points, strict=True), marker="o", label=device)
-    left.set(xlabel="round", ylabel="binary cross-entropy", title="training loss on each device")
-    right.set(xlabel="round", ylabel="AUC", title="global model on unseen images,\nas each round begins")
-    for axes in (left, right):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.25)
-        if axes.has_data():
-            axes.legend(frameon=False)
-    figure.suptitle(title, fontsize=10)
-    figure.savefig(path)
-    plt.close(figure)
+        loss.append(Line(device, _points(rows, "loss", 0), colour, marker="."))
+        points = _points(rows, "global_auc", 1)
+        last = after.sites[device].auc if device in after.sites else None
+        if points and last is not None:
+            points.append((points[-1][0] + 1, last))
+        auc.append(Line(f"{device} {points[-1][1]:.2f}" if points else device, points, colour, marker="."))
+    panels = [
+        Panel("training loss at each site", ("round", "binary cross-entropy"), loss),
+        Panel("global model on each site's unseen images", ("rounds done", "AUC"), auc),
+    ]
+    draw_courses(panels, path, title)
+
+
+def _points(rows: Sequence[LedgerRow], metric: str, earlier: int) -> list[tuple[float, float]]:
+    return [(float(row.round - earlier), row.metrics[metric]) for row in rows if metric in row.metrics]
+
+
+def _roc(name: str, found: Assessment, colour: str, width: float) -> Line:
+    auc = "" if found.together.auc is None else f": AUC {found.together.auc:.3f}"
+    return Line(name + auc, found.roc, colour, width)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from common.command import table
 from common.learning.evaluation import Evaluation
+from coordinator.rehearsal.assessment import Means
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,16 +23,23 @@ def show_demo(report: "DemoReport", folder: Path, out: "Console") -> None:
     out.print()
     if report.is_synthetic:
         out.print("These images are drawn, not scanned: the figures say that the system works, nothing about patients.")
-    rows = []
-    for when, assessment in (("before the rounds", report.before), ("after the rounds", report.after)):
-        for site, figures in assessment.sites.items():
-            rows.append((when, site, *_figures(figures)))
-        rows.append((when, "all", *_figures(assessment.together)))
-    columns = ("global model", "site", "unseen images", "accuracy", "AUC", "loss", "missed", "false alarms")
-    out.print(table(columns, rows, title="The global model on images that no training ever saw"))
+    before, alone, after = report.before.together, report.alone.together, report.after.together
+    rows = [
+        ("the initial model, before the rounds", *_figures(before)),
+        (f"each site alone (mean of {len(report.alone.sites)})", *_means(alone, after)),
+        ("the federation, after the rounds", *_figures(after)),
+    ]
+    columns = ("model", "accuracy", "AUC", "loss", "missed", "false alarms")
+    title = f"Three ways to train, measured on the {after.count} images that no training ever saw"
+    out.print(table(columns, rows, title=title))
+    if before.auc is not None and alone.auc is not None and after.auc is not None:
+        out.print(
+            f"AUC of the federation: {after.auc - before.auc:+.3f} against the initial model, "
+            f"{after.auc - alone.auc:+.3f} against a site alone."
+        )
     out.print(
-        f"{report.after.together.count} images are few: one image more or less right moves the accuracy by "
-        f"{100 / max(report.after.together.count, 1):.1f} points."
+        f"One image more or less right moves the accuracy by {100 / max(after.count, 1):.1f} points; "
+        "report.json has each site's figures."
     )
     out.print()
     serving = report.serving
@@ -117,12 +125,21 @@ def show_aggregation(found: "Sequence[AggregationFigures]", out: "Console") -> N
 
 def _figures(e: Evaluation) -> tuple[str, ...]:
     return (
-        str(e.count),
         _number(e.accuracy),
         _number(e.auc),
         _number(e.loss),
         f"{e.false_negatives} of {e.false_negatives + e.true_positives}",
         f"{e.false_positives} of {e.false_positives + e.true_negatives}",
+    )
+
+
+def _means(e: Means, of: Evaluation) -> tuple[str, ...]:
+    return (
+        _number(e.accuracy),
+        _number(e.auc),
+        _number(e.loss),
+        f"{e.missed:g} of {of.false_negatives + of.true_positives}",
+        f"{e.false_alarms:g} of {of.false_positives + of.true_negatives}",
     )
 
 

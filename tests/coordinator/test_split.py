@@ -1,16 +1,20 @@
 """Federations made out of one folder: near copies on one side, the same split everywhere."""
 
 import csv
+import json
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image, ImageEnhance, ImageOps
 
 from common.config import DataConfig, convert
 from common.errors import ConfigError, DataError
 from common.learning.images import load_site
+from coordinator import splitting
+from coordinator.cli import main as coordinator
 from coordinator.dataset.split import SplitOptions, SplitReport, split
 from coordinator.dataset.synthetic import draw_slices
 
@@ -183,3 +187,23 @@ def test_parts_get_their_share_of_images_whatever_the_seed(tmp_path: Path, monke
     for seed in range(20):
         found = split(tmp_path, tmp_path / "out", SplitOptions(seed=seed))
         assert [part.images for part in found.parts] == [30, 6, 4, 6, 4]
+
+
+def test_splitting_says_how_far_it_is(tmp_path: Path) -> None:
+    draw_slices(tmp_path / "images", 8, 0, 64)
+    told: list[str] = []
+    split(tmp_path / "images", tmp_path / "split", SplitOptions(), told.append)
+    assert told[:2] == ["0 of 16 images read", "1 of 16 images read"]
+    assert told[-1].endswith("of 16 images compared with the others")
+
+
+def test_without_a_terminal_a_line_now_and_then_says_how_far_splitting_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(splitting, "EVERY_S", 0.0)
+    draw_slices(tmp_path / "images", 8, 0, 64)
+    done = CliRunner().invoke(coordinator, ["split", str(tmp_path / "images"), "--out", str(tmp_path), "--json"])
+    assert done.exit_code == 0, done.output
+    assert "16 of 16" not in done.stderr
+    assert f"looking for near copies in {tmp_path / 'images'}: 9 of 16 images read\n" in done.stderr
+    assert json.loads(done.stdout)["files"] == 16

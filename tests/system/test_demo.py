@@ -66,6 +66,15 @@ def test_demo_leaves_a_report_plots_and_a_model_that_agrees_with_keras(images: P
             drawn.load()
     assert (out / "release" / "model.tflite").read_bytes()[4:8] == b"TFL3"
     assert "same label as Keras on every one" in done.stdout
+    assert done.stderr == ""  # no banner of any library
+    shown = [line.split("  ")[0] for line in done.stdout.splitlines()]
+    models = ("the initial model, before the rounds", "each site alone (mean of 2)", "the federation, after the rounds")
+    places = [shown.index(name) for name in models]
+    assert places == list(range(places[0], places[0] + 3))
+    alone = report["alone"]
+    assert [site["together"]["count"] for site in alone["sites"].values()] == [unseen, unseen]
+    mean = sum(site["together"]["auc"] for site in alone["sites"].values()) / 2
+    assert alone["together"]["auc"] == pytest.approx(mean)
 
 
 def sides_of(split: Path) -> dict[str, list[str]]:
