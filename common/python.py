@@ -3,20 +3,25 @@
 import sys
 from pathlib import Path
 
-from common.errors import ConfigError
+_added: list[str] = []
+"""The folders of users' code that this process imports from."""
 
 
 def extend_path(folders: str | tuple[str, ...]) -> None:
     """Let this process import from `folders`, the key `python_path`, after everything else: they shadow nothing.
 
-    Raises ConfigError where one is no folder.
+    One that is not there harms nobody who needs no code from it: serving, or `status` typed by another account.
     """
     for folder in (folders,) if isinstance(folders, str) else folders:
-        path = Path(folder).absolute()
-        if not path.is_dir():
-            raise ConfigError(f"python_path: {path} is no folder; name the folder that holds your module")
-        if str(path) not in sys.path:
-            sys.path.append(str(path))
+        path = str(Path(folder).absolute())
+        if path not in sys.path:
+            sys.path.append(path)
+            _added.append(path)
+
+
+def missing_folder() -> str | None:
+    """Return the first of the folders of users' code that is not there."""
+    return next((folder for folder in _added if not Path(folder).is_dir()), None)
 
 
 def child_command(module: str, *arguments: str) -> list[str]:

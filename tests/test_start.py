@@ -12,7 +12,7 @@ from click.testing import CliRunner
 import fedpi
 from broker.cli import main as broker
 from common.errors import ConfigError
-from common.python import child_command, extend_path
+from common.python import child_command
 from coordinator.cli import main as coordinator
 from device.cli import main as device
 from device.config import read_config
@@ -99,6 +99,7 @@ def test_folders_of_users_code_come_last_and_once(
     tmp_path: Path, path: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, home = list(path), tmp_path / "home"
+    monkeypatch.setattr("common.python._added", [])
     (home / "models").mkdir(parents=True)
     monkeypatch.setenv("HOME", str(home))
     for value in ("~/models", f"[{tmp_path}, ~/models]"):
@@ -107,11 +108,15 @@ def test_folders_of_users_code_come_last_and_once(
     assert path == [*before, str(home / "models"), str(tmp_path)]
 
 
-def test_a_folder_that_is_not_there_is_one_sentence(tmp_path: Path, path: list[str]) -> None:
-    before = list(path)
-    with pytest.raises(ConfigError, match=r"^python_path: .*/none is no folder"):
-        extend_path(str(tmp_path / "none"))
-    assert path == before
+def test_a_folder_that_is_not_there_is_told_to_who_needs_code_and_harms_nobody_else(tmp_path: Path) -> None:
+    """A unit that serves does not see home folders; whoever types `status` may have another home."""
+    settings = f"federation: f\ndevice: d\nstate: {tmp_path}\npython_path: {tmp_path}/none\n"
+    (tmp_path / "device.yaml").write_text(f"{settings}data: {{loader: 'mine:load'}}\n")
+    words = (program("device"), "infer", "image.png", "--config", "device.yaml")
+    assert "no release is installed" in start(*words, folder=tmp_path).stderr
+    done = start(program("device"), "check", "--config", "device.yaml", folder=tmp_path)
+    assert f"python_path names {tmp_path}/none, which is no folder here" in done.stdout
+    assert done.returncode == ConfigError.exit_code
 
 
 MINE = """\

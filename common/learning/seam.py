@@ -19,6 +19,7 @@ from common.errors import ConfigError, DataError
 from common.learning.outline import Layer
 from common.messages import ModelChoice, Plan
 from common.plain_text import printable
+from common.python import missing_folder
 from common.weights import Spec, Tensor
 
 Images: TypeAlias = NDArray[np.uint8]
@@ -129,13 +130,20 @@ def resolve(entry: str, key: str) -> Callable[..., Any]:
     try:
         found = getattr(importlib.import_module(module), name)
     except ImportError as error:
-        hint = LEARNING if error.name in FRAMEWORK else "check the name, and name its folder under python_path"
-        raise ConfigError(f"{key}: cannot import {module!r} ({error}); {hint}") from error
+        raise ConfigError(f"{key}: cannot import {module!r} ({error}); {_cure(error)}") from error
     except AttributeError as error:
         raise ConfigError(f"{key}: {module!r} has no function {name!r}") from error
     if not callable(found):
         raise ConfigError(f"{key}: {entry!r} is not a function")
     return found  # type: ignore[no-any-return]
+
+
+def _cure(error: ImportError) -> str:
+    if error.name in FRAMEWORK:
+        return LEARNING
+    if (folder := missing_folder()) is not None:
+        return f"python_path names {folder}, which is no folder here; correct it"
+    return "check the name, and name its folder under python_path"
 
 
 def build(choice: ModelChoice, models: Mapping[str, str]) -> Learner:
