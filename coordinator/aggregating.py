@@ -14,8 +14,8 @@ from common.config import convert
 from common.errors import ConfigError, DataError, UsageError, WorkError
 from common.files import write_atomic
 from common.learning import weight_files
-from common.learning.matching import match, shapes_of
-from common.learning.weight_files import NamedTensors
+from common.learning.matching import has_twins, match, shapes_of
+from common.learning.weight_files import BY_PLACE, NamedTensors, WeightFile
 from common.weights import Spec, Tensor, difference, pack, spec_of, unpack, update_of
 from coordinator.aggregation import Aggregation, Contribution, aggregate
 from coordinator.strategies.catalogue import AnyStrategy
@@ -90,10 +90,13 @@ def run(task: Task, out: Path) -> Report:
     """
     _check(task)
     like = task.base or task.files[0]
-    named = weight_files.read(like)
+    base = weight_files.load(like)
+    if base.is_by_place and out.suffix == ".npz" and has_twins(shapes_of(base.tensors)):
+        raise DataError(f"{like}: {BY_PLACE}, which an .npz cannot say; write a .weights.h5")
+    named = base.tensors
     spec = spec_of(list(named), list(named.values()))
     with tempfile.TemporaryDirectory(prefix="fedpi-aggregate-") as folder:
-        done = _prepare(task, named, spec, Path(folder))
+        done = _prepare(task, base, spec, Path(folder))
         blocks = list(done.blocks)
     tensors = unpack(spec, b"".join(block.model for block in blocks))
     weight_files.write(out, dict(zip(named, tensors, strict=True)), like)
@@ -121,20 +124,32 @@ def _check(task: Task) -> None:
         raise UsageError(f"{strategy.title} moves the global weights: name their file with --global")
 
 
-def _prepare(task: Task, named: NamedTensors, spec: Spec, folder: Path) -> Aggregation:
+def _prepare(task: Task, like: WeightFile, spec: Spec, folder: Path) -> Aggregation:
     """Lay the updates out as a live round does, in a scratch folder, and begin."""
-    base = list(named.values()) if task.base else [np.zeros_like(tensor) for tensor in named.values()]
+    base = [tensor if task.base else np.zeros_like(tensor) for tensor in like.tensors.values()]
     try:
         (folder / "base").write_bytes(pack(spec, base))
         contributions = []
         for place, (file, examples) in enumerate(zip(task.files, task.examples, strict=True)):
-            local = _fitting(file, weight_files.read(file), spec, is_shared_only=task.is_shared_only)
+            found = weight_files.load(file)
+            if found.is_by_place or like.is_by_place:
+                _check_places(file, found, like)
+            local = _fitting(file, found.tensors, spec, is_shared_only=task.is_shared_only)
             path = folder / f"{place:06d}"
             path.write_bytes(pack(spec, local if task.base is None else list(map(update_of, base, local))))
             contributions.append(Contribution(path.name, path, examples))
     except OSError as error:
         raise WorkError(f"{folder}: cannot lay out the updates: {error.strerror}") from error
     return aggregate(folder / "base", contributions, spec, task.strategy, _moments(task, spec))
+
+
+def _check_places(file: Path, found: WeightFile, like: WeightFile) -> None:
+    """See that places, which are no names, mean the same layers in both, or that shapes tell the layers apart."""
+    one, other = shapes_of(found.tensors), shapes_of(like.tensors)
+    is_same = found.is_by_place and like.is_by_place and one == other
+    if not is_same and (has_twins(one) or has_twins(other)):
+        which = "it" if found.is_by_place else "the file of the global weights"
+        raise DataError(f"{file}: {which} {BY_PLACE}, so that nothing says which layer is which; save it as .keras")
 
 
 def _fitting(file: Path, found: NamedTensors, spec: Spec, *, is_shared_only: bool) -> list[Tensor]:

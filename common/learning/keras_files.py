@@ -6,9 +6,9 @@ from typing import Any
 
 from common.errors import DataError, WorkError
 from common.learning import weight_files
-from common.learning.matching import Pairs, match_all, shapes_of
+from common.learning.matching import Pairs, has_twins, match_all, shapes_of
 from common.learning.tensor_names import STATISTICS, count_places
-from common.learning.weight_files import WeightFile, suffix_of
+from common.learning.weight_files import BY_PLACE, WeightFile, suffix_of
 from common.weights import Tensor
 
 
@@ -72,15 +72,16 @@ def save(model: Any, path: Path) -> None:
 
 def _partners(model: Any, file: WeightFile, path: Path) -> Pairs:
     """Return which tensor of the file stands for which one of the model."""
-    if not file.is_by_place:
-        return match_all({name: tuple(variable.shape) for name, _, variable in _named(model)}, shapes_of(file.tensors))
-    places = {place: tuple(variable.shape) for _, place, variable in _named(model)}
-    if places != shapes_of(file.tensors):
+    own = {name: tuple(variable.shape) for name, _, variable in _named(model)}
+    found = shapes_of(file.tensors)
+    if file.is_by_place and found == {place: tuple(variable.shape) for _, place, variable in _named(model)}:
+        return {name: place for name, place, _ in _named(model)}
+    if file.is_by_place and (has_twins(own) or has_twins(found)):
         raise DataError(
-            f"{path}: it names layers by class and place only, as Keras 2.13 to 3.5 does, and has other ones than the"
-            " model, so that nothing says which is which; save the whole model instead, as .keras"
+            f"{path}: it {BY_PLACE}, and has other ones than the model, so that nothing says which is which;"
+            " save the whole model instead, as .keras"
         )
-    return {name: place for name, place, _ in _named(model)}
+    return match_all(own, found)
 
 
 def _first(names: Sequence[str]) -> str:

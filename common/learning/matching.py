@@ -16,6 +16,11 @@ def shapes_of(tensors: Mapping[str, object]) -> Shapes:
     return {name: tuple(getattr(tensor, "shape", ())) for name, tensor in tensors.items()}
 
 
+def has_twins(shapes: Shapes) -> bool:
+    """Whether two layers have the same shapes, so that shapes do not tell them apart."""
+    return any(len(layers) > 1 for layers in _by_shapes(shapes).values())
+
+
 def match(expected: Shapes, found: Shapes) -> Pairs:
     """Return which name of `found` stands for which one of `expected`; a name that has no partner is left out.
 
@@ -45,7 +50,7 @@ def match_all(expected: Shapes, found: Shapes) -> Pairs:
     used = set(pairs.values())
     wanted = _by_shapes({name: shape for name, shape in expected.items() if name not in pairs})
     left = _by_shapes({name: shape for name, shape in found.items() if name not in used})
-    if wanted.keys() != left.keys() or any(len(names) > 1 for group in (wanted, left) for names in group.values()):
+    if wanted.keys() != left.keys() or any(len(layers) > 1 for layers in (*wanted.values(), *left.values())):
         return pairs
     for shapes, (layer,) in wanted.items():
         pairs |= {f"{layer}{variable}": f"{left[shapes][0]}{variable}" for variable, _ in shapes}

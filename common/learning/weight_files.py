@@ -25,6 +25,7 @@ from common.weights import Tensor
 NamedTensors: TypeAlias = dict[str, Tensor]
 SUFFIXES = (".weights.h5", ".h5", ".keras", ".npz")
 INSIDE_KERAS = "model.weights.h5"
+BY_PLACE = "names layers by class and place only, as Keras 2.13 to 3.5 does"
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from common.errors import DataError
 from common.learning.matching import match_all
 from common.learning.weight_files import INSIDE_KERAS, load, write
 from common.weights import Tensor
+from coordinator.cli import main as coordinator
 from device.cli import main
 
 VARIABLES = {"0": "kernel", "1": "bias"}
@@ -92,6 +93,22 @@ def test_layers_of_equal_shapes_are_never_matched_by_guess() -> None:
         "second/0": "b/0",
         "last/0": "c/0",
     }
+
+
+@pytest.mark.process
+def test_places_are_aggregated_with_places_alone(tmp_path: Path) -> None:
+    one, other = (by_place(tmp_path / f"{name}.weights.h5", PLACES) for name in ("one", "other"))
+    named = by_place(tmp_path / "named.keras", PLACES, CONFIG)
+
+    def aggregate(*arguments: object) -> Result:
+        return CliRunner().invoke(coordinator, ["aggregate", *map(str, arguments)], catch_exceptions=False)
+
+    assert aggregate(one, other, "--out", tmp_path / "out.weights.h5").exit_code == 0
+    np.testing.assert_array_equal(load(tmp_path / "out.weights.h5").tensors["dense/0"], PLACES["dense"][0])
+    for files, out in (((one, named), "out.weights.h5"), ((named, one), "out.keras"), ((one, other), "out.npz")):
+        result = aggregate(*files, "--out", tmp_path / out)
+        assert (result.exit_code, result.stderr.count("\n")) == (65, 1)
+        assert "by class and place only" in result.stderr
 
 
 # ---- into models -----------------------------------------------------------------------------
