@@ -13,11 +13,14 @@ import pytest
 from broker.cli import main as broker
 from common import errors
 from common.command import INTERRUPTED
-from common.config import DataConfig
+from common.config import Config, DataConfig, convert
 from common.learning import seam
 from common.messages import ModelChoice, Plan
+from common.yaml_text import parse
 from coordinator.cli import main as coordinator
+from coordinator.config import CoordinatorConfig
 from device.cli import main as device
+from device.config import DeviceConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -169,3 +172,18 @@ def test_the_example_trains(example: str, tmp_path: Path, monkeypatch: pytest.Mo
     trained = learner.train(learner.initial(0), site, Plan(model=choice), lambda _epoch, _figures: None)
     assert trained.num_examples == len(site.train) == 18
     assert learner.predict(trained.weights, site.unseen.images).shape == (6,)
+
+
+# ---- the tutorial's configurations ----------------------------------------------------------
+
+
+def test_the_tutorials_lines_make_configurations() -> None:
+    """Its lines take the place of those in the examples, as it says: the coordinator's `data` goes."""
+    text = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    schemas: tuple[tuple[str, type[Config]], ...] = (("coordinator", CoordinatorConfig), ("device", DeviceConfig))
+    for (name, schema), block in zip(schemas, blocks, strict=True):
+        lines = parse(block, "docs/tutorial.md").plain
+        example = parse((ROOT / "config" / f"{name}.yaml").read_text(encoding="utf-8"), name).plain
+        del example["data"]
+        convert({**example, **lines}, schema, name)
