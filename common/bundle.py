@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from common.config import Config, DeviceId, Port
+from common.config import Config, DeviceId, Port, convert
 from common.errors import ConfigError
 from common.files import PrivateFile, make_folder, unreadable, write_together
 from common.signing import parse_peers
@@ -36,6 +36,8 @@ class Bundle(Config, frozen=True):
     """Whose signatures count: lines of a name and a key, as `common.signing` reads them."""
 
 
+MAX_BYTES = 2**20
+"""Of a file: a real one has less than 10 kB."""
 FACTS = "2.25.308889374242541997231775158567769985595"
 """The extension of a certificate that holds a digest of what else is in its bundle: so the authority vouches for it.
 
@@ -153,10 +155,15 @@ def encode_bundle(bundle: Bundle) -> bytes:
 def read_bundle(path: Path) -> Bundle:
     """Read a bundle; raises ConfigError."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Bundle)
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot read: {error.strerror}") from error
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise unreadable(f"{path}: cannot read", error) from error
+    if len(content) > MAX_BYTES:
+        raise ConfigError(f"{path} is no file of `fedpi-broker enroll`: it has more than {MAX_BYTES} bytes")
+    try:
+        return convert(msgspec.json.decode(content), Bundle, "it")
+    except (ConfigError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is no file of `fedpi-broker enroll`: {error}") from error
 
 

@@ -117,6 +117,8 @@ def test_an_old_renewal_brings_no_old_key_back(broker: ServeConfig, renewal: Pat
         ("peers", "", "the coordinator's key is missing"),
         ("peers", "coordinator x\n", "line 1"),
         ("name", "rpi2", "of another name"),
+        ("name", "rpi 1", "'rpi 1' is not a valid name; use 1 to 32 of a-z"),
+        ("host", "x" * 2**20, "more than 1048576 bytes"),
     ],
 )
 def test_a_first_file_is_whole_or_nothing_is_written(
