@@ -24,13 +24,15 @@ from common.plain_text import printable
 from common.stopping import stop_on
 from coordinator.epochs import raise_epoch
 from coordinator.experiments import evaluate, plot
-from coordinator.offline import aggregate
+from coordinator.offline import aggregate, split
 
 if TYPE_CHECKING:
     from coordinator.config import CoordinatorConfig
     from coordinator.store import Store
 
 config_option = config_option_of("coordinator")
+
+SHOWN_ROUNDS = 20
 
 
 @click.group(cls=Commands)
@@ -39,7 +41,7 @@ def main() -> None:
     """Run federated rounds over MQTT, and see what became of them."""
 
 
-for _command in (init_command("coordinator"), train, evaluate, plot, aggregate, raise_epoch):
+for _command in (init_command("coordinator"), train, evaluate, plot, aggregate, split, raise_epoch):
     main.add_command(_command)
 
 
@@ -116,7 +118,7 @@ def _report_detached(config: "CoordinatorConfig", number: int, as_json: bool) ->
 
 @main.command()
 @config_option
-@click.option("--now", is_flag=True, help="Abandon the open round instead of finishing it.")
+@click.option("--now", is_flag=True, help="End the open round at once, which makes it void, instead of finishing it.")
 @json_option
 def stop(config_path: Path, now: bool, as_json: bool) -> None:
     """End every run that was asked for, after the open round or at once."""
@@ -130,7 +132,7 @@ def stop(config_path: Path, now: bool, as_json: bool) -> None:
         return
     sentence = f"Stopping {count(runs, 'run')}." if runs else "There is no run to stop."
     if runs and found:
-        sentence += f" Round {found[0].number} is {'abandoned' if now else 'finished first'}"
+        sentence += f" Round {found[0].number} is {'void' if now else 'finished first'}"
         sentence += "." if has_coordinator else ", once a coordinator is served."
     click.echo(sentence)
 
@@ -172,18 +174,78 @@ def devices(config_path: Path, as_json: bool) -> None:
 @main.command()
 @config_option
 @click.option("--round", "number", type=click.IntRange(1), help="What became of every device in this round.")
+@click.option("--all", "is_all", is_flag=True, help=f"Every round, not only the last {SHOWN_ROUNDS}.")
 @json_option
-def rounds(config_path: Path, number: int | None, as_json: bool) -> None:
-    """Show the ledger: every round, or one round device by device."""
+def rounds(config_path: Path, number: int | None, is_all: bool, as_json: bool) -> None:
+    """Show the ledger: the last rounds, or one round device by device."""
     from coordinator import views
+    from coordinator.wording import count
 
     _, store = _open(config_path)
+    if number is not None:
+        view = views.one_round(store, number)
+        if as_json:
+            print_json(view)
+        else:
+            views.show_round(view, console())
+        return
+    found = store.rounds(last=None if is_all else SHOWN_ROUNDS)
     if as_json:
-        print_json(store.rounds() if number is None else views.one_round(store, number))
-    elif number is None:
-        console().print(views.rounds_table(store.rounds()))
+        print_json(found)
     else:
-        views.show_round(views.one_round(store, number), console())
+        console().print(views.rounds_table(found))
+    if hidden := store.count_rounds() - len(found):
+        console(stderr=True).print(f"{count(hidden, 'earlier round')} not shown: --all shows all.")
+
+
+@main.command()
+@config_option
+@click.option("--keep", type=click.IntRange(1), required=True, metavar="N", help="How many of the newest rounds stay.")
+@json_option
+def prune(config_path: Path, keep: int, as_json: bool) -> None:
+    """Delete old rounds from the journal, also while the coordinator runs.
+
+    Kept are the N newest, an open round, a run that is not over, and the rounds of the global model, the best model and
+    every release. Models, releases and devices stay.
+    """
+    from coordinator import pruning
+    from coordinator.wording import count, size
+
+    _, store = _open(config_path)
+    done = pruning.prune(store, keep)
+    if as_json:
+        print_json(done)
+        return
+    sizes = f"{size(done.bytes_before)} before, {size(done.bytes_after)} now"
+    click.echo(f"Deleted {count(done.deleted, 'round')}, {done.left} are left; the journal: {sizes}.")
+    if not done.is_shrunk:
+        click.echo("The disk has no room to make the file smaller; free some and prune again.", err=True)
+
+
+@main.command()
+@click.argument("name")
+@config_option
+@json_option
+def forget(name: str, config_path: Path, as_json: bool) -> None:
+    """Take the device NAME out of `devices`, the metrics, the broker and Home Assistant. Its rounds stay.
+
+    For a device that is gone for good: revoke it first (fedpi-broker revoke). One that comes back is known again.
+    """
+    from common.errors import UsageError
+    from coordinator.lock import is_served
+
+    config, store = _open(config_path)
+    before = {row.device: row for row in store.devices()}
+    if not store.forget(name):
+        raise UsageError(f"no device {name} is known; known are: {', '.join(before) or 'none'}")
+    has_coordinator = is_served(config.folder)
+    if as_json:
+        print_json({"device": name, "was": before[name].state, "is_served": has_coordinator})
+        return
+    until = "" if has_coordinator else " Its documents leave the broker once a coordinator is served."
+    click.echo(f"{name} is forgotten.{until}")
+    if before[name].state == "online":
+        click.echo(f"{name} was connected: it will be known again as soon as it says something.", err=True)
 
 
 @main.command()
@@ -257,48 +319,6 @@ def export(config_path: Path, folder: Path | None, is_release: bool, as_json: bo
         print_json(exported)
     else:
         exporting.show(exported, console())
-
-
-@main.command()
-@click.argument("images", type=INPUT)
-@click.option("--out", type=PATH, required=True, help="Folder for the label CSVs.")
-@click.option("--sites", default="2", show_default=True, help="How many sites, or their names: lab,ward.")
-@click.option("--shares", help="The coordinator's share, then each site's [default: 60 % and the rest evenly]")
-@click.option("--unseen", default=0.4, show_default=True, help="Part of each site's images that is held back.")
-@click.option("--labels", default="no,yes", show_default=True, help="The folders, the negative label first.")
-@click.option("--seed", default=0, show_default=True, help="The same seed gives the same split.")
-@click.option(
-    "--skew",
-    type=click.Choice(["none", "labels", "quantity"]),
-    default="none",
-    show_default=True,
-    help="What sites differ in.",
-)
-@click.option("--alpha", default=0.5, show_default=True, help="Of the skew: the smaller, the further they are apart.")
-@click.option("--keep-twins/--part-twins", default=True, help="Whether near copies stay in one part.")
-@click.option(
-    "--layout",
-    type=click.Choice(["csv", "folders"]),
-    default="csv",
-    show_default=True,
-    help="CSVs only, or copies too: main_data.csv, data/main, data/SITE.",
-)
-@json_option
-def split(images: Path, out: Path, as_json: bool, **flags: Any) -> None:
-    """Make a federation out of one folder of images: a CSV for the coordinator and for every site.
-
-    Near copies of an image stay in one part unless told otherwise; IMAGES holds one folder a label.
-    """
-    from coordinator import splitting
-    from coordinator.dataset.split import split as write_split
-
-    options = splitting.read_options(**flags)
-    with splitting.progress(console(stderr=True), f"looking for near copies in {images}") as tell:
-        report = write_split(images, out, options, tell)
-    if as_json:
-        print_json(report)
-    else:
-        splitting.show(report, options, console())
 
 
 def _open(config_path: Path) -> "tuple[CoordinatorConfig, Store]":

@@ -114,7 +114,7 @@ def _why(row: RoundRow, ledger: Sequence[LedgerRow]) -> str:
     blamed: dict[str, list[str]] = {}
     for entry in ledger:
         if entry.round == row.round and entry.standing not in {Standing.REPORTED, Standing.JOINED}:
-            blamed.setdefault(f"{entry.standing}: {entry.reason}", []).append(entry.device)
+            blamed.setdefault(": ".join(filter(None, (entry.standing, entry.reason))), []).append(entry.device)
     devices = "; ".join(f"{', '.join(names)} {what}" for what, names in blamed.items())
     return printable(f"{row.reason} ({devices})" if devices else row.reason)
 

@@ -18,14 +18,27 @@ def discovery(federation: str, devices: Iterable[str]) -> Iterator[tuple[str, by
     """Yield topic and payload of what to retain: the federation, then each device."""
     yield _document(f"fedpi-{federation}", _federation(federation))
     for device in devices:
-        yield _document(f"fedpi-{federation}-dev-{device}", _device(federation, device))
+        yield _document(_name(federation, device), _device(federation, device))
+
+
+def discovery_topic(federation: str, device: str) -> str:
+    """Return the topic of a device's document."""
+    return _topic(_name(federation, device))
+
+
+def _name(federation: str, device: str) -> str:
+    return f"fedpi-{federation}-dev-{device}"
+
+
+def _topic(name: str) -> str:
+    return f"{HOME_ASSISTANT_ROOT}/device/{name}/config"
 
 
 def _document(name: str, plain: dict[str, Any]) -> tuple[str, bytes]:
     components = {key: {"unique_id": f"{name}-{key}", **part} for key, part in plain["components"].items()}
     device = {"identifiers": [name], "manufacturer": "fedpi", **plain["device"]}
     whole = {**plain, "components": components, "device": device, "origin": _ORIGIN, "qos": 1}
-    return f"{HOME_ASSISTANT_ROOT}/device/{name}/config", msgspec.json.encode(whole)
+    return _topic(name), msgspec.json.encode(whole)
 
 
 def _federation(federation: str) -> dict[str, Any]:

@@ -120,7 +120,8 @@ class JournalCollector:
 
 def samples(store: Store) -> Iterator[Sample]:
     """Yield name, labels and value of all that the journal tells."""
-    yield from _of_all(store.totals())
+    devices = store.devices()
+    yield from _of_all(store.totals(), {row.device for row in devices})
     recent = store.rounds(last=RECENT)
     for row in recent[-1:]:
         yield from _of_round(row, store)
@@ -130,7 +131,7 @@ def samples(store: Store) -> Iterator[Sample]:
     if (release := store.newest_release()) is not None:
         yield "fedpi_release_info", {"release": release.release}, 1
     ends = days_left(store)
-    for device in store.devices():
+    for device in devices:
         yield from _of_device(device)
         if device.device in ends:
             yield "fedpi_certificate_days_left", {"party": device.device}, ends[device.device]
@@ -143,13 +144,14 @@ def _of_own_certificate(tls: TlsConfig | None) -> Iterator[Sample]:
             yield "fedpi_certificate_days_left", {"party": COORDINATOR}, days
 
 
-def _of_all(totals: Totals) -> Iterator[Sample]:
+def _of_all(totals: Totals, known: set[str]) -> Iterator[Sample]:
     for phase in (Phase.COMMITTED, Phase.ABANDONED):
         yield "fedpi_rounds", {"phase": phase.value}, totals.rounds.get(phase, 0)
     yield "fedpi_round_bytes", {"direction": "down"}, totals.bytes_down
     yield "fedpi_round_bytes", {"direction": "up"}, totals.bytes_up
     for (device, standing), count in totals.standings.items():
-        yield "fedpi_device_rounds", {"device": device, "standing": standing}, count
+        if device in known:  # else it was forgotten
+            yield "fedpi_device_rounds", {"device": device, "standing": standing}, count
 
 
 def _of_round(row: RoundRow, store: Store) -> Iterator[Sample]:

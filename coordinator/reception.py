@@ -86,6 +86,8 @@ class Reception:
         if address.kind is Kind.DEV_UP:
             return Arrival(chunk=decode(payload, Chunk))
         if address.kind is Kind.DEV_STATUS:
+            if not payload:  # a device that was forgotten: its retained status is gone
+                return Arrival()
             document = self._verifier.story(_name(address), payload, address.device)
             return self._see(decode_story(document, DeviceStatus), address.device)
         if address.kind is not Kind.DEV_SAY:
@@ -195,6 +197,10 @@ class Reception:
             )
             gone += [events.Left(device=device), events.Failed(device=device, reason="its keys were revoked")]
         return gone
+
+    def forget(self, device: str) -> None:
+        """Write down nothing that the device said before."""
+        self._seen.pop(device, None)
 
     def flush(self) -> None:
         """Write down what the devices said of themselves since the last time."""

@@ -31,6 +31,7 @@ from coordinator.events import (
     Tick,
 )
 from coordinator.method import Method
+from coordinator.wording import UNTIL_CLOSE
 
 
 class Phase(StrEnum):
@@ -323,9 +324,7 @@ def _close(round_: Round, phase: Phase, now: float, *, result: Ref | None = None
 
 
 def _missing(member: Member) -> Member:
-    return msgspec.structs.replace(
-        member, standing=Standing.MISSING, reason=f"was {member.standing.value} when the round closed"
-    )
+    return msgspec.structs.replace(member, standing=Standing.MISSING, reason=UNTIL_CLOSE[member.standing])
 
 
 def _move(

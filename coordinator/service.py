@@ -22,6 +22,7 @@ from coordinator.aggregator import Aggregator, Outcome
 from coordinator.collector import Collector
 from coordinator.config import CoordinatorConfig
 from coordinator.events import Aggregate, Announce, Cancelled, Collect, Command, Event, Offered, Tell, Tick
+from coordinator.forgetting import Forgetting
 from coordinator.onlookers import Onlookers
 from coordinator.reception import Reception
 from coordinator.round import OPEN, Phase, Round
@@ -50,6 +51,7 @@ class Service:
         self._stock = Stock(config, store, blobs, self._voice.distributor)
         self._collector = Collector(config.folder / "updates", config.transfer, config.limits)
         self._reception = Reception(config.federation, store, config.signing)
+        self._forgetting = Forgetting(store, self._reception, self._voice)
         self._onlookers = Onlookers(config, store, self._collector, self._voice)
         self._aggregator = Aggregator(blobs, config.folder / "moments", self._inbox.put)
         self._round: Round | None = None
@@ -136,6 +138,7 @@ class Service:
             self._apply(event, now)
         if self._round is not None:
             self._step(Tick(), now)
+        self._forgetting.look()
         self._poll_runs(now)
         self._offer_models()
         if self._round is None or self._round.phase is Phase.REPORTING:  # else a result may lie there, unknown
@@ -176,6 +179,8 @@ class Service:
 
     def _came_up(self, event: Up) -> None:
         log.info("link=%s up mqtt=%s packet_bytes=%s", event.link, event.limits.protocol, event.limits.packet_bytes)
+        if event.link == "control":
+            self._forgetting.begin_anew()
         self._voice.subscribe(event.link)
         if event.link == "bulk":
             self._fit_model(event.limits.chunk_bytes(self._config.transfer.chunk_bytes))
@@ -248,7 +253,7 @@ class Service:
 
     def _finish(self, round_: Round) -> None:
         event = "round-committed" if round_.phase is Phase.COMMITTED else "round-void"
-        log.info("round=%d phase=%s %s", round_.number, round_.phase.value, round_.reason, extra=tags(event))
+        log.info("%s", sentence(round_), extra=tags(event, round=round_.number, phase=round_.phase.value))
         if round_.phase is Phase.COMMITTED:
             self._voice.metrics(round_)
         self._round = None

@@ -5,6 +5,7 @@ block the writer (WAL). A run that the operator asks for is a row, so it survive
 """
 
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
@@ -166,6 +167,39 @@ class Store:
             bytes_down=sum(down for _, _, down, _ in sums),
             bytes_up=sum(up for _, _, _, up in sums),
         )
+
+    # ---- old rounds taken out ---------------------------------------------------------------
+
+    def released_rounds(self) -> set[int]:
+        """Numbers of the rounds whose models were released."""
+        return {int(row["round"]) for row in self._db.rows("SELECT round FROM releases")}
+
+    def delete_rounds(self, keep: int, needed: Collection[int], most: int) -> int:
+        """Delete the `most` oldest rounds beyond the `keep` newest; returns how many there were.
+
+        Those of `needed` stay, and those that are open or of a run that is not over.
+        """
+        oldest = (
+            "SELECT round FROM rounds WHERE round <= (SELECT MAX(round) FROM rounds) - ?"
+            " AND phase IN ('committed', 'abandoned')"
+            " AND run NOT IN (SELECT run FROM runs WHERE state NOT IN ('done', 'stopped'))"
+            " AND round NOT IN (SELECT value FROM json_each(?)) ORDER BY round LIMIT ?"
+        )
+        with self._db.transaction(is_durable=True):
+            found = [row["round"] for row in self._db.rows(oldest, (keep, to_json(sorted(needed)), most))]
+            gone = (to_json(found),)
+            self._db.execute("DELETE FROM ledger WHERE round IN (SELECT value FROM json_each(?))", gone)
+            self._db.execute("DELETE FROM rounds WHERE round IN (SELECT value FROM json_each(?))", gone)
+        return len(found)
+
+    def shrink(self) -> None:
+        """Give the room of what was deleted back to the disk; needs as much for a moment. Raises DiskFullError."""
+        self._db.execute("VACUUM")
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def file_bytes(self) -> int:
+        """Size of the journal's file."""
+        return self._db.path.stat().st_size
 
     # ---- runs -------------------------------------------------------------------------------
 

@@ -74,7 +74,7 @@ def _stands(round_: Round) -> str:
 
 def _event(round_: Round, member: Member) -> StoryEvent:
     event, text = _TOLD[member.standing]
-    told = text.format(device=member.device, examples=member.num_examples, reason=member.reason)
+    told = text.format(device=member.device, examples=member.num_examples, reason=member.reason or "it gave no reason")
     return StoryEvent(
         event=event,
         round=round_.number,

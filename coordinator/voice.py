@@ -28,6 +28,7 @@ from common.topics import Kind, topic
 from coordinator.chronicler import fitting
 from coordinator.config import CoordinatorConfig
 from coordinator.distributor import Distributor
+from coordinator.home_assistant import discovery_topic
 from coordinator.round import Round
 from coordinator.store import Release
 from coordinator.story import idle_status, mean_metrics, round_status
@@ -121,6 +122,21 @@ class Voice:
         name, most = self._topic(kind), self._control.limits.packet_bytes
         payload = fitting(document, None if most is None else most - PACKET_OVERHEAD)
         self.retain(name, self._signer.story(name, payload))
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether commands and documents reach the broker."""
+        return self._control.room() > 0
+
+    @property
+    def is_acknowledged(self) -> bool:
+        """Whether the broker has acknowledged all commands and documents."""
+        return self._control.room() == self._control.limits.window
+
+    def forget(self, device: str) -> None:
+        """Take a device's retained documents out of the broker: an empty one takes the place of each."""
+        self.retain(self._topic(Kind.DEV_STATUS, device=device), b"")
+        self.retain(discovery_topic(self._federation, device), b"")
 
     def retain(self, name: str, payload: bytes) -> None:
         """Publish what is to be heard by whoever comes later."""

@@ -18,8 +18,21 @@ from common.messages import (
 from common.topics import Kind
 from coordinator.wording import headline
 
+
+@dataclass(frozen=True)
+class Forgotten:
+    """A device was taken out: its retained status is gone."""
+
+    device: str
+
+    @property
+    def text(self) -> str:
+        """The sentence for people."""
+        return f"{self.device} was taken out."
+
+
 Watched: TypeAlias = (
-    CoordinatorStatus | RoundStatus | ReleaseStatus | DeviceStatus | StoryEvent | RoundMembers | PastRounds
+    Forgotten | CoordinatorStatus | RoundStatus | ReleaseStatus | DeviceStatus | StoryEvent | RoundMembers | PastRounds
 )
 DOCUMENTS: Mapping[Kind, type[Watched]] = {
     Kind.COORD_STATUS: CoordinatorStatus,
@@ -71,6 +84,8 @@ def read(name: str, payload: bytes, federation: str) -> Watched:
     address = topics.parse(name)
     if address.kind not in DOCUMENTS or address.federation != federation:
         raise PeerError(f"topic {name!r} is not part of the story of {federation}")
+    if address.kind is Kind.DEV_STATUS and not payload:
+        return Forgotten(address.device)
     document = decode_story(payload, DOCUMENTS[address.kind])
     if address.device and getattr(document, "device", "") != address.device:
         raise PeerError(f"{address.device} speaks as another device")
@@ -86,6 +101,8 @@ def take(picture: Picture, document: Watched, at: float) -> Picture:
         found: dict[str, Any] = {place: document}
         return replace(picture, **found)
     match document:
+        case Forgotten(device=device):
+            return replace(picture, devices={name: d for name, d in picture.devices.items() if name != device})
         case DeviceStatus() if not _is_late(picture, document):
             return _with_status(picture, document)
         case StoryEvent(fraction=float(), device=device) if device in picture.devices:
@@ -100,6 +117,8 @@ def news(picture: Picture, document: Watched) -> str:
         return f"{document.text} {headline(document.metrics)}".strip()
     if isinstance(document, RoundMembers | PastRounds):
         return ""
+    if isinstance(document, Forgotten):
+        return document.text if document.device in picture.devices else ""
     if isinstance(document, DeviceStatus) and _is_late(picture, document):
         return ""
     known = _known(picture, document)
@@ -121,8 +140,8 @@ def _is_late(picture: Picture, status: DeviceStatus) -> bool:
 
 def _is_drawn(picture: Picture, document: Watched) -> bool:
     """Whether a device's own line shows it anyway: what it does, how far its training is."""
-    if isinstance(document, StoryEvent):
-        return document.fraction is not None
+    if isinstance(document, StoryEvent | Forgotten):
+        return getattr(document, "fraction", None) is not None
     known = _known(picture, document)
     return isinstance(document, DeviceStatus) and isinstance(known, DeviceStatus) and known.state == document.state
 

@@ -12,7 +12,15 @@ HEADLINES = ("global_auc", "global_accuracy", "accuracy", "loss")
 """What a row has room for, the most telling first; `global_` is the global model on images that nobody trains on."""
 
 GOOD = frozenset({"online", "reported", "committed"})
-BAD = frozenset({"offline", "declined", "failed", "refused", "missing", "abandoned"})
+BAD = frozenset({"offline", "declined", "failed", "refused", "missing", "void"})
+UNTIL_CLOSE = {
+    "invited": "had not answered its invitation when the round closed",
+    "accepted": "had not finished its training when the round closed",
+    "delivering": "had not delivered all of its update when the round closed",
+}
+"""Why a device is missing, by its standing when the round closed."""
+_PLAIN = {"abandoned": "void"}
+"""What people are told for a word of the journal and of the messages."""
 
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -22,7 +30,13 @@ def styled(state: str) -> "Text":
     """Colour the word for how a device or a round stands."""
     from rich.text import Text
 
-    return Text(state, style="green" if state in GOOD else "red" if state in BAD else "")
+    word = plain(state)
+    return Text(word, style="green" if word in GOOD else "red" if word in BAD else "")
+
+
+def plain(state: str) -> str:
+    """Return the word for how a device or a round stands that sentences have, too."""
+    return _PLAIN.get(state, state)
 
 
 def size(count: int) -> str:

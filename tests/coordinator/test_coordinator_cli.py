@@ -173,7 +173,7 @@ def two_runs(journal: Store, play: Play) -> Store:
     ("flags", "state", "told"),
     [
         ((), "stopping", "Stopping 2 runs. Round 1 is finished first."),
-        (("--now",), "aborting", "Stopping 2 runs. Round 1 is abandoned."),
+        (("--now",), "aborting", "Stopping 2 runs. Round 1 is void."),
     ],
 )
 def test_stop_says_what_becomes_of_the_open_round(

@@ -46,7 +46,7 @@ def test_full_disk_leaves_the_journal_as_it_was(store: Store) -> None:
     store.save(ROUND, 1)
     limit(store, 1)
     large = msgspec.structs.replace(ROUND, phase=Phase.ABANDONED, reason="x" * 100_000)
-    with pytest.raises(DiskFullError, match="the journal has no room"):
+    with pytest.raises(DiskFullError, match="its disk is full"):
         store.save(large, 1)
     limit(store, 100_000)
     found = store.open_round()

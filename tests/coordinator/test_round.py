@@ -297,7 +297,7 @@ def test_an_offer_that_comes_too_late_is_refused() -> None:
     assert run.standing("c") is Standing.MISSING
     missing = run.state.member("c")
     assert missing is not None
-    assert missing.reason == "was invited when the round closed"
+    assert missing.reason == "had not answered its invitation when the round closed"
 
 
 def test_an_update_that_arrives_too_late_does_not_count() -> None:
