@@ -24,6 +24,7 @@ PURE = (
     "coordinator/round.py",
     "coordinator/schedule.py",
     "coordinator/story.py",
+    "coordinator/wording.py",
     "device/session.py",
     *(
         f"coordinator/strategies/{path.name}"

@@ -122,7 +122,10 @@ def _show(order: Order, epochs: list[Metrics], picture: Path | None) -> None:
     if picture is not None:
         from common.learning.pictures import draw_history
 
-        draw_history(epochs, picture, order.name)
+        try:
+            draw_history(epochs, picture, order.name)
+        except ConfigError as error:
+            raise ConfigError(f"{error}, or draw nothing by --no-plot") from error
     if order.events is not None:
         from common.learning.event_files import write_events
 

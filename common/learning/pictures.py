@@ -108,7 +108,7 @@ def pyplot() -> Any:
     try:
         import matplotlib as mpl
     except ImportError as error:
-        raise ConfigError("drawing needs matplotlib: install fedpi[tools], or draw nothing by --no-plot") from error
+        raise ConfigError("drawing needs matplotlib: install fedpi[tools]") from error
     mpl.use("Agg")
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of its font cache, at the first use
     from matplotlib import pyplot as plt
