@@ -21,6 +21,7 @@ from broker.cli import main as broker_main
 from common.config import BrokerConfig, TlsConfig
 from common.inbox import Inbox
 from common.link import Down, Link
+from coordinator.cli import main as coordinator
 from device import account
 from device.cli import main
 from tests.conftest import find_ports
@@ -291,6 +292,18 @@ def test_a_file_that_cannot_work_is_named_by_check_run_and_serve(
     assert said in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     assert "PEM pass phrase" not in done.stdout + done.stderr
+
+
+def test_the_coordinator_says_so_before_it_makes_a_model(lab: Lab, tmp_path: Path) -> None:
+    path, state = tmp_path / "coordinator.yaml", tmp_path / "state"
+    broker = {"tls": lab.tls(key="here.key")}
+    path.write_text(
+        yaml.safe_dump({"federation": "lab", "state": str(state), "broker": broker, "model": {"name": "numpy"}})
+    )
+    result = CliRunner().invoke(coordinator, ["serve", "--config", str(path)])
+    assert result.exit_code == 78, result.output
+    assert "does not belong to" in result.output
+    assert not state.exists()
 
 
 def test_a_file_that_gets_lost_while_the_device_runs_ends_nothing(lab: Lab, tmp_path: Path) -> None:
