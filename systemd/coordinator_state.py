@@ -64,16 +64,17 @@ def back(state: Path) -> str:
     else:
         reason = "the earlier version cannot read the journal that the newer one wrote"
     news = [number for number in rounds_now if number not in rounds]
-    since = f"Rounds that were committed since the upgrade: {', '.join(map(str, news)) or 'none'}."
+    since = f"Rounds that were committed since the upgrade: {', '.join(map(str, news)) or 'none'}. "
     if form_now == form:
-        return f"{since} They stay: the earlier version reads the journal and the models as they are."
+        return f"{since}{'They stay: t' if news else 'T'}he earlier version reads journal and models as they are."
     undone = state / f"undone-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
     live.rename(undone)
     kept.rename(live)
     os.sync()
+    fate = "They are undone, and their numbers are used again. " if news else ""
     return (
-        f"{since} They are undone, and their numbers are used again: {reason}. Journal and models are those of before "
-        f"the upgrade again; those of afterwards are in {undone}."
+        f"{since}{fate}Journal and models are those of before the upgrade again, because {reason}; those of afterwards "
+        f"are in {undone}."
     )
 
 

@@ -109,6 +109,13 @@ def test_a_damaged_copy_is_never_put_back(state: Path) -> None:
     assert files(state) == before
 
 
+def test_where_no_round_was_committed_since_that_is_said_too(state: Path) -> None:
+    shutil.rmtree(state / "coordinator")
+    shutil.copytree(state / "before-upgrade", state / "coordinator")
+    said = run("back", state).stdout
+    assert said.startswith("Rounds that were committed since the upgrade: none. The earlier version reads")
+
+
 def test_a_round_is_undone_and_kept_where_the_earlier_version_cannot_read_it(live: LiveFederation) -> None:
     with closing(sqlite3.connect(live.journal)) as db:
         db.execute("PRAGMA user_version = 999")
