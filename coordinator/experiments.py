@@ -28,7 +28,7 @@ from common.learning.commands import data_options, model_options, read_files, re
 def evaluate(after: Path | None, config_path: Path | None, before: Path | None, as_json: bool, **flags: Any) -> None:
     """Measure a model file, or the live global model, on images that it never saw.
 
-    Site by site, with intervals of 95 %.
+    Site by site, with intervals of 95 %. A file says which network it is of; a flag that contradicts it is refused.
     """
     from common.learning.offline import file_learner
 

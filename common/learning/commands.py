@@ -44,7 +44,7 @@ def model_options(command: Command) -> Command:
         click.option(
             "--option", "options", multiple=True, metavar="KEY=VALUE", help="An option of the model: image_size=96."
         ),
-        click.option("--model", help="The model's name [default: simple_cnn]"),
+        click.option("--model", help="The model's name [default: what a model file says; else simple_cnn]"),
         click.option("--recipe", type=PATH, help="A YAML file with `model` and `training`, or the coordinator's."),
     ):
         command = option(command)
@@ -140,7 +140,10 @@ def train(site: str | None, source: Path | None, out: Path, as_json: bool, **fla
 @click.option("--plots", type=PATH, help="Folder for roc.png and precision_recall.png.")
 @json_option
 def evaluate(after: Path, before: Path | None, as_json: bool, **flags: Any) -> None:
-    """Measure a model file on images that it never saw, site by site, with intervals of 95 %."""
+    """Measure a model file on images that it never saw, site by site, with intervals of 95 %.
+
+    The file says which network it is of; a flag that contradicts it is refused.
+    """
     learner, weights = read_files([before, after] if before else [after], **flags)
     names = ["before", "after"] if before else [after.name]
     show_comparison(learner, dict(zip(names, weights, strict=True)), as_json=as_json, **flags)
@@ -177,6 +180,7 @@ def show_comparison(learner: Any, models: dict[str, Any], *, as_json: bool, plot
 def export(weights: Path, site: str | None, source: Path | None, out: Path, as_json: bool, **flags: Any) -> None:
     """Convert a model file to TFLite, and measure every variant on this machine.
 
+    The file says which network it is of; a flag that contradicts it is refused.
     int8 is calibrated on the images to train on; agreement and accuracy are measured on the held-back ones.
     """
     from common.learning import reporting, variants

@@ -30,7 +30,7 @@ CONFIG = "config.json"
 MAX_CONFIG = 16 << 20
 ROOM = 64 << 20
 """Bytes of memory that a process takes besides what it reads."""
-CPU_SECONDS = 0.5
+CPU_SECONDS = 0.3
 """For any file; each megabyte of it gives a second more, in which the slowest Pi reads 400 small tensors."""
 OK, REFUSED = b"\x00", b"\x01"
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from h5py import Dataset, File, h5a, h5d, h5f, h5g, h5l, h5o, h5t, h5z
+from h5py import Dataset, File, Group, h5a, h5d, h5f, h5g, h5l, h5o, h5t, h5z
 
 from common.errors import DataError
 from common.learning.archives import too_large
@@ -119,12 +119,6 @@ def _texts(group: Any) -> dict[str, list[str]]:
     for place in range(h5a.get_num_attrs(group)):
         name = h5a.open(group, index=place).name.decode(errors="replace")
         if name.rstrip("0123456789") in TEXTS:
-            value = np.ravel(_attribute(group, name))
+            value = np.ravel(Group(group).attrs[name])
             found[name] = [text.decode() if isinstance(text, bytes) else str(text) for text in value.tolist()]
     return found
-
-
-def _attribute(group: Any, name: str) -> Any:
-    from h5py import Group
-
-    return Group(group).attrs[name]

@@ -47,7 +47,7 @@ class MobileNetV2(Config, frozen=True):
     image_size: Annotated[int, msgspec.Meta(ge=32, le=1024)] = 128
     alpha: Annotated[float, msgspec.Meta(ge=0.1, le=2)] = 0.35
     weights: str | None = "imagenet"
-    """`imagenet` (downloaded), the path of a file without top, or null for random. Only `initial` reads it."""
+    """`imagenet` (downloaded), the path of a weight file, or null for random. Only `initial` reads it."""
     trainable_layers: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 60
     """How many of the last layers below the classifier are trained, counted as Keras lists them."""
     batch_norm: Literal["frozen", "trained"] = "frozen"

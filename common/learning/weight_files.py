@@ -17,6 +17,7 @@ import numpy as np
 from common.errors import ConfigError, DataError, WorkError
 from common.files import write_atomic
 from common.learning import archives, file_reader
+from common.learning.file_child import INSIDE_KERAS
 from common.learning.matching import match, shapes_of
 from common.learning.outline import Layer
 from common.learning.tensor_names import Names, name_tensors
@@ -24,7 +25,6 @@ from common.weights import Tensor
 
 NamedTensors: TypeAlias = dict[str, Tensor]
 SUFFIXES = (".weights.h5", ".h5", ".keras", ".npz")
-INSIDE_KERAS = "model.weights.h5"
 BY_PLACE = "names layers by class and place only, as Keras 2.13 to 3.5 does"
 
 

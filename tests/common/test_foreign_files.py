@@ -12,9 +12,10 @@ import pytest
 from click.testing import CliRunner
 
 from common.errors import DataError, FedpiError
+from common.learning.file_child import INSIDE_KERAS
 from common.learning.file_reader import allowance
 from common.learning.numpy_learner import numpy_learner
-from common.learning.weight_files import INSIDE_KERAS, read, write
+from common.learning.weight_files import read, write
 from coordinator.cli import main
 
 pytestmark = pytest.mark.process  # foreign files are read in a process of their own

@@ -13,8 +13,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from common.errors import DataError
+from common.learning.file_child import INSIDE_KERAS
 from common.learning.matching import match_all
-from common.learning.weight_files import INSIDE_KERAS, load, write
+from common.learning.weight_files import load, write
 from common.weights import Tensor
 from coordinator.cli import main as coordinator
 from device.cli import main

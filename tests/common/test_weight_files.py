@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from common.errors import ConfigError, DataError
-from common.learning import weight_files
+from common.learning.file_child import INSIDE_KERAS
 from common.learning.matching import match
 from common.learning.weight_files import read, write
 from common.weights import Tensor
@@ -63,7 +63,7 @@ def keras_zip(path: Path) -> Path:
     inside = keras_3(path.with_suffix(".tmp.weights.h5"))
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("config.json", "{}")
-        archive.write(inside, weight_files.INSIDE_KERAS)
+        archive.write(inside, INSIDE_KERAS)
     return path
 
 
