@@ -4,6 +4,7 @@ Started once (`python -m common.learning.file_child`) with a socket as its stand
 file, so that a file which crashes or stops a library costs nothing but that process. See `file_reader`.
 """
 
+import contextlib
 import os
 import resource
 import signal
@@ -202,5 +203,5 @@ def _reason(error: BaseException) -> str:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with socket.socket(fileno=sys.stdin.fileno()) as _link:
-        serve(_link)
+    with socket.socket(fileno=sys.stdin.fileno()) as _link, contextlib.suppress(ConnectionError):
+        serve(_link)  # until the other side is gone, which may be in the middle of a file
