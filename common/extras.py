@@ -1,26 +1,27 @@
-"""Packages that fedpi does not always need, and the extra of its own that brings each."""
+"""Packages that fedpi does not always need, by the extra of its own that brings them."""
 
-_TRAINING, _SERVING, _TOOLS = "fedpi[learning]", "fedpi[inference]", "fedpi[tools]"
+from importlib.util import find_spec
+
+from common.errors import ConfigError
+
 EXTRAS = {
-    "tensorflow": _TRAINING,
-    "keras": _TRAINING,
-    "flatbuffers": _TRAINING,
-    "PIL": f"{_TRAINING}, {_SERVING} or {_TOOLS}",
-    "sklearn": f"{_TRAINING} or {_TOOLS}",
-    "h5py": f"{_TRAINING} or {_TOOLS}",
-    "ai_edge_litert": _SERVING,
-    "imagehash": _TOOLS,
-    "matplotlib": _TOOLS,
-    "tensorboardX": _TOOLS,
-    "prometheus_client": "fedpi[metrics]",
-    "iotcore": "fedpi[broker]",
+    "learning": ("tensorflow", "keras", "flatbuffers", "PIL", "sklearn", "h5py"),
+    "inference": ("ai_edge_litert", "PIL"),
+    "tools": ("imagehash", "matplotlib", "sklearn", "PIL", "tensorboardX", "h5py"),
+    "metrics": ("prometheus_client",),
+    "broker": ("iotcore",),
 }
-"""What to install for a module."""
 
 
 def advice(error: ImportError) -> str | None:
     """Return one sentence about a module of an extra that is not installed; None for any other."""
     module = (error.name or "").partition(".")[0]
-    if module not in EXTRAS:
-        return None
-    return f"this needs the module '{module}': install {EXTRAS[module]} ({error})"
+    extras = [f"fedpi[{extra}]" for extra, modules in EXTRAS.items() if module in modules]
+    return f"this needs the module '{module}': install {' or '.join(extras)} ({error})" if extras else None
+
+
+def require(what: str, extra: str, *modules: str) -> None:
+    """See that the modules of an extra are installed, before any work; raises ConfigError that says who needs them."""
+    missing = [module for module in modules if find_spec(module) is None]
+    if missing:
+        raise ConfigError(f"{what} needs {', '.join(missing)}: install fedpi[{extra}]")

@@ -226,7 +226,7 @@ class Link:
             self._equip(client)
             client.connect(self._broker.host, self._broker.port, self._broker.keepalive_s)
         except FedpiError as error:
-            connection.reason = str(error)
+            connection.reason = str(error) or type(error).__name__
             return
         except (OSError, ValueError) as error:
             connection.explain(troubles.of_error(error, self._broker))

@@ -67,6 +67,9 @@ def split(images: Path, out: Path, as_json: bool, **flags: Any) -> None:
 
     Near copies of an image stay in one part unless told otherwise; IMAGES holds one folder a label.
     """
+    from common.extras import require
+
+    require("splitting", "tools", "PIL", "imagehash")
     from coordinator import splitting
     from coordinator.dataset.split import split as write_split
 

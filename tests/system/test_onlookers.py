@@ -1,6 +1,8 @@
 """Whoever looks on: `watch`, Prometheus and Home Assistant, beside a device that sits out and one that does not."""
 
 import json
+import signal
+import time
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
@@ -90,3 +92,22 @@ def test_home_assistant_is_told_of_the_federation_and_each_device(live: LiveFede
     assert len(told) == 3
     (device,) = [document for name, document in told.items() if name.endswith("-dev-rpi1/config")]
     assert device["state_topic"].endswith("/dev/rpi1/status")
+
+
+def test_a_device_that_is_gone_for_good_is_forgotten_everywhere(live: LiveFederation, metrics_port: int) -> None:
+    live.processes["rpi2"].send(signal.SIGTERM)
+    live.until(lambda: live.store.devices()[1].state == "offline", "rpi2 did not go")
+    done = live.command("forget", "rpi2")
+    assert (done.returncode, done.stdout) == (0, "rpi2 is forgotten.\n")
+    live.until(lambda: not live.store.to_forget(), "the coordinator did not take rpi2 out of the broker")
+    assert [row.device for row in live.store.devices()] == ["rpi1"]
+    with live.onlooker("#") as onlooker:
+        live.until(lambda: len(onlooker.below("homeassistant")) >= 2, "Home Assistant is told nothing")
+        time.sleep(0.3)  # whatever else is retained
+        told = [heard.topic for heard in (*onlooker.below("homeassistant"), *onlooker.below("fedpi/"))]
+    assert [name for name in told if "rpi1" in name]
+    assert not [name for name in told if "rpi2" in name]
+    with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics") as answer:
+        assert b"rpi2" not in answer.read()
+    status = json.loads(live.command("status", "--json").stdout)
+    assert [row["device"] for row in status["devices"]] == ["rpi1"]
