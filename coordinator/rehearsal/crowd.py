@@ -32,6 +32,8 @@ class Crowd(msgspec.Struct, frozen=True, kw_only=True):
     """Of the coordinator's process, user and system: mean."""
     ratio: float
     """Time by the clock of all rounds, as a multiple of the coordinator's CPU time in them."""
+    delayed_s: float
+    """How long the coordinator was ready to run in a round and had no core, where the kernel tells: mean."""
     coordinator_mb: float
     written_mb: float
     """What the coordinator handed to the disk in a round, in MB (10^6 bytes): mean."""
@@ -63,7 +65,7 @@ def measure(folder: Path, devices: int, rounds: int) -> Crowd:
         federation.wait_for_devices(store, devices, READY_S)
         _run(federation, store, 1)
         watched = psutil.Process(coordinator.pid)
-        cpu, written = _cpu_s(watched), watched.io_counters().write_bytes
+        cpu, written, delayed = _cpu_s(watched), watched.io_counters().write_bytes, _delayed_s(watched.pid)
         rows = _run(federation, store, rounds)
         cpu, written = _cpu_s(watched) - cpu, watched.io_counters().write_bytes - written
         turns = [rows[0].opened, *(row.closed or 0.0 for row in rows)]
@@ -74,6 +76,7 @@ def measure(folder: Path, devices: int, rounds: int) -> Crowd:
             seconds=statistics.median(seconds),
             cpu_seconds=cpu / rounds,
             ratio=sum(seconds) / cpu,
+            delayed_s=(_delayed_s(watched.pid) - delayed) / rounds,
             coordinator_mb=coordinator.peak_mb(),
             written_mb=written / 1e6 / rounds,
             round_seconds=seconds,
@@ -92,3 +95,9 @@ def _run(federation: Federation, store: Store, rounds: int) -> list[RoundRow]:
 def _cpu_s(process: psutil.Process) -> float:
     times = process.cpu_times()
     return float(times.user + times.system)
+
+
+def _delayed_s(pid: int) -> float:
+    """Seconds that the loop's thread has waited for a core since its start; 0 where the kernel does not count them."""
+    found = Path(f"/proc/{pid}/task/{pid}/schedstat")
+    return int(found.read_text(encoding="ascii").split()[1]) / 1e9 if found.exists() else 0.0
