@@ -5,6 +5,7 @@ import os
 import pwd
 import shutil
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,6 +26,11 @@ def service_account() -> pwd.struct_passwd | None:
     with contextlib.suppress(KeyError):
         return pwd.getpwnam(ACCOUNT)
     return None
+
+
+def is_readable() -> bytes:
+    """Tell whether this process may read the program that it runs, as it must to load more of it; nothing where not."""
+    return b"yes" * all(os.access(file, os.R_OK) for file in (os.__file__, __file__))
 
 
 def run_as(account: pwd.struct_passwd, keys: Path, work: Callable[[], bytes]) -> bytes:
@@ -57,6 +63,8 @@ def _answer(account: pwd.struct_passwd, credentials: Path, sender: int, work: Ca
         with os.fdopen(sender, "wb") as pipe:
             pipe.write(work())
         code = 0
+    except Exception:  # noqa: BLE001 - the parent says that it ended, this says why
+        traceback.print_exc()
     finally:
         os._exit(code)
 

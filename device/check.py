@@ -28,7 +28,7 @@ from common.tls import certificate_fault, certificate_until, context, expiry_war
 from common.topics import Kind, topic
 from common.troubles import of_port
 from common.verified import read_verified
-from device.account import run_as, service_account
+from device.account import is_readable, run_as, service_account
 from device.config import DeviceConfig, read_config
 from device.fitness import MB, unfitness
 from device.health import ask_timedatectl, is_timesyncd_right, read_health
@@ -64,6 +64,9 @@ def examine(path: Path) -> list[Finding]:
     if (account := service_account()) is None:
         return _examine(path)
     path = path.absolute()
+    if not run_as(account, path.parent / "device", is_readable):
+        text = f"{account.pw_name}, the service's account, may not read this program; what follows was checked as root"
+        return [Finding("account", "warn", text), *_examine(path)]
     answer = run_as(account, path.parent / "device", lambda: msgspec.json.encode(_examine(path)))
     text = f"what follows was checked as {account.pw_name}, the service's account"
     return [Finding("account", "ok", text), *msgspec.json.decode(answer, type=list[Finding])]
