@@ -18,6 +18,7 @@ from common.config import (
     load,
 )
 from common.errors import ConfigError
+from common.learning.seam import spell
 from common.messages import DeviceId, Label, ModelChoice, Pattern, Plan, Ref
 from common.python import extend_path
 from coordinator.admission import Limits
@@ -184,6 +185,7 @@ def read_config(path: Path) -> CoordinatorConfig:
     """Read and check the file; raises ConfigError."""
     config = load(path, CoordinatorConfig)
     extend_path(config.python_path)
+    config = msgspec.structs.replace(config, model=spell(config.model, config.models))
     if config.round.minimum > config.round.goal:
         raise ConfigError(
             f"{path}: round.minimum ({config.round.minimum}) is above round.goal ({config.round.goal}); lower it"

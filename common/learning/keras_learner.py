@@ -4,19 +4,20 @@ Importing this module loads TensorFlow.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import ConfigError, DataError, WorkError
-from common.learning import conversion, keras_files
+from common.errors import DataError, WorkError
+from common.learning import conversion, keras_files, keras_models
 from common.learning.augmentation import Augmentation, draw
 from common.learning.course import Course, Patience, balance, batches, chart, hold_out
 from common.learning.evaluation import evaluate
 from common.learning.framework import keras, tf
+from common.learning.keras_models import leaves, values
 from common.learning.keras_step import Batch, Pull, Stepper
 from common.learning.outline import Layer, read_outline
 from common.learning.seam import Examples, Images, OnEpoch, Site, Trained, Variant
@@ -38,7 +39,9 @@ class KerasLearner:
 
     The model is sequential or functional, takes pixels 0..255 as float32 `[n, size, size, 3]` and
     gives the positive label's probability `[n, 1]`. Layers with `trainable = False` come back from a
-    training bit by bit. `pretrain`, where given, puts pretrained values into a fresh copy of the model.
+    training bit by bit. Values that the model has besides those of its initializers, pretrained or adapted ones, are
+    kept. `pretrain`, where given, puts pretrained values into a fresh copy of the model: what only the
+    coordinator needs, such as a download, has its place there.
     """
 
     def __init__(
@@ -50,32 +53,31 @@ class KerasLearner:
         warm_up_steps: int = WARM_UP_STEPS,
         pretrain: Callable[[Any], None] | None = None,
     ) -> None:
-        """Raise ConfigError where the model's input or output is not as above."""
-        self.image_size = _image_size(model)
+        """Raise ConfigError where the model is not as above, or could not be exported: see `keras_models.check`."""
+        self.image_size = keras_models.check(model)
         self._model = model
+        self._built = values(model)
+        self._adapted = keras_models.adapted(model)
         self._augmentation = augmentation
         self._label_smoothing = label_smoothing
         self._warm_up_steps = warm_up_steps
         self._pretrain = pretrain
         self._norms = [(layer, layer.trainable) for layer in _norms(model)]
         self._steppers: dict[tuple[bool, ...], Stepper] = {}
-        self._forward = tf.function(
-            self._predict_batch, (tf.TensorSpec((None, self.image_size, self.image_size, 3), tf.uint8),)
-        )
+        self._forward = self._trace()
 
     def spec(self) -> Spec:
         """Name every tensor by its place and layer, without the numbers that Keras counts up in a process."""
         paths = (re.sub(r"_\d+(?=/|$)", "", variable.path) for variable in self._model.weights)
         names = [f"{place:03d}/{path}" for place, path in enumerate(paths)]
-        return spec_of(names, _values(self._model))
+        return spec_of(names, values(self._model))
 
     def initial(self, seed: int) -> list[Tensor]:
-        """Draw every tensor anew from `seed`, then lay pretrained values over those that have some."""
-        keras.utils.set_random_seed(seed % 2**32)
-        fresh = keras.models.clone_model(self._model)
+        """Draw anew from `seed` what initializers gave, then let `pretrain` lay its values over them."""
+        fresh = keras_models.draw_anew(self._model, self._built, seed)
         if self._pretrain is not None:
             self._pretrain(fresh)
-        return _values(fresh)
+        return values(fresh)
 
     def read(self, path: Path) -> list[Tensor]:
         """Read a file that holds the weights of this model and no others: see `weight_files`. Raises DataError.
@@ -97,7 +99,7 @@ class KerasLearner:
 
     def save(self, weights: list[Tensor], path: Path) -> None:
         """Write a `.keras` or `.h5` (whole models), `.weights.h5` or `.npz` file. Raises ConfigError or WorkError."""
-        self._model.set_weights(weights)
+        self._put(weights)
         keras_files.save(self._model, path)
 
     def train(self, weights: list[Tensor], site: Site, plan: Plan, on_epoch: OnEpoch) -> Trained:
@@ -113,32 +115,48 @@ class KerasLearner:
             on_epoch(epoch, metrics)
             patience = patience.after(epoch, metrics.get("validation_loss", np.inf))
             if patience.limit and patience.epoch == epoch:
-                best = _values(self._model), metrics
+                best = values(self._model), metrics
             if patience.is_over:
                 break
-        trained, metrics = best or (_values(self._model), metrics)
+        trained, metrics = best or (values(self._model), metrics)
         if not all(np.isfinite(tensor).all() for tensor in trained):
             raise WorkError(f"the weights are not finite; try a learning rate below {plan.learning_rate:g}")
         return Trained(trained, len(train), metrics)
 
     def predict(self, weights: list[Tensor], images: Images) -> NDArray[np.float64]:
         """Probabilities `[n]` of the positive label."""
-        self._model.set_weights(weights)
+        self._put(weights)
         return self._predict(images)
 
     def export(self, weights: list[Tensor], folder: Path) -> Path:
         """Write `model.tflite` (float32, batch 1, pixels 0..255) and `model.keras`. Raises WorkError."""
-        self._model.set_weights(weights)
+        self._put(weights)
         return conversion.write(self._model, folder)
 
     def convert(self, weights: list[Tensor], variant: Variant, images: Images) -> bytes:
         """Convert to a TFLite variant, calibrated on `images` where it is int8. Raises ConfigError or WorkError."""
-        self._model.set_weights(weights)
+        self._put(weights)
         return conversion.convert(self._model, variant, images)
+
+    def _put(self, weights: list[Tensor]) -> None:
+        """Give the model these values. A trace holds an adapted layer's copy of its own, so it is made anew."""
+        before = [variable.value.numpy() for layer in self._adapted for variable in layer.weights]
+        self._model.set_weights(weights)
+        after = [variable.value.numpy() for layer in self._adapted for variable in layer.weights]
+        if all(map(np.array_equal, before, after)):
+            return
+        for layer in self._adapted:
+            layer.finalize_state()
+        self._steppers.clear()
+        self._forward = self._trace()
+
+    def _trace(self) -> Any:
+        pixels = tf.TensorSpec((None, self.image_size, self.image_size, 3), tf.uint8)
+        return tf.function(self._predict_batch, (pixels,))
 
     def _start(self, weights: list[Tensor], plan: Plan) -> Stepper:
         """Forget all that an earlier training in this process left behind."""
-        self._model.set_weights(weights)
+        self._put(weights)
         shared = {id(variable) for variable in self._model.weights}
         others = [variable for variable in self._model.variables if id(variable) not in shared]
         for place, variable in enumerate(others):  # the counters of the model's random layers, such as dropout
@@ -202,39 +220,11 @@ class _Training:
         self.weights = balance(examples.labels) if plan.class_weights else np.ones(len(examples), np.float32)
 
 
-def _values(model: Any) -> list[Tensor]:
-    return [variable.value.numpy() for variable in model.weights]
-
-
-def _leaves(model: Any) -> Iterator[Any]:
-    """The layers of `model` in order, those of models within it too."""
-    for layer in model.layers:
-        if hasattr(layer, "layers"):
-            yield from _leaves(layer)
-        else:
-            yield layer
-
-
 def _norms(model: Any) -> list[Any]:
     """The BatchNorm layers that a plan may train: those behind the first layer that is trained."""
     is_behind, found = False, []
-    for layer in _leaves(model):
+    for layer in leaves(model):
         is_behind = is_behind or bool(layer.trainable_variables)
         if is_behind and isinstance(layer, keras.layers.BatchNormalization):
             found.append(layer)
     return found
-
-
-def _image_size(model: Any) -> int:
-    if not isinstance(model, keras.Model) or not hasattr(model, "input_shape"):
-        raise ConfigError(
-            "the model must be a built keras.Sequential (begin it with keras.Input) or a functional model"
-        )
-    shape = model.input_shape
-    if not isinstance(shape, tuple) or len(shape) != 4 or shape[1] is None or shape[1] != shape[2] or shape[3] != 3:
-        raise ConfigError(f"the model takes {shape}; it must take square RGB images, as in keras.Input((128, 128, 3))")
-    if model.output_shape != (None, 1):
-        raise ConfigError(
-            f"the model gives {model.output_shape}; it must give one probability, like Dense(1, activation='sigmoid')"
-        )
-    return int(shape[1])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 
 from common.config import Config, convert
-from common.errors import DataError
+from common.errors import DataError, LinkError
 from common.learning.augmentation import Augmentation
 from common.weights import Tensor
 
@@ -121,13 +121,14 @@ def _learner(layers: list[Any], chosen: SimpleCnn) -> "KerasLearner":
 def mobilenet_v2(options: Mapping[str, Any]) -> "KerasLearner":
     """MobileNetV2 (Sandler et al. 2018) below average pooling, dropout and one sigmoid. Raises ConfigError.
 
-    Where `options` name pretrained weights, `initial` raises DataError if it cannot read them.
+    Where `options` name pretrained weights, `initial` raises DataError if it cannot read them, LinkError if they
+    cannot be downloaded.
     """
     chosen = convert(dict(options), MobileNetV2, "options of mobilenet_v2")
     from common.learning.framework import keras
     from common.learning.keras_learner import KerasLearner
 
-    backbone = _backbone(chosen, None)
+    backbone = _backbone(chosen)
     frozen = backbone.layers[: max(len(backbone.layers) - chosen.trainable_layers, 0)]
     for layer in backbone.layers:
         is_norm = isinstance(layer, keras.layers.BatchNormalization)
@@ -159,19 +160,28 @@ def _pretrained(chosen: MobileNetV2, backbone: Any) -> list[Tensor]:
     """Return the values that `chosen.weights` names for the tensors of `backbone`."""
     from common.learning import keras_files
 
-    if chosen.weights == "imagenet":
+    if chosen.weights != "imagenet":
+        return keras_files.read(backbone, Path(str(chosen.weights)).expanduser(), is_whole=False)
+    try:
         values: list[Tensor] = _backbone(chosen, "imagenet").get_weights()
-        return values
-    return keras_files.read(backbone, Path(str(chosen.weights)), is_whole=False)
+    except ValueError as error:
+        raise DataError(f"weights: there are no imagenet weights for these options: {_first_line(error)}") from error
+    except Exception as error:  # Keras raises a bare Exception where its download fails
+        raise LinkError(
+            f"weights: imagenet cannot be downloaded ({_first_line(error)}); connect this machine to the internet, "
+            "or download the file without top elsewhere and name it: weights: /path/to/the/file.h5"
+        ) from error
+    return values
 
 
-def _backbone(chosen: MobileNetV2, weights: str | None) -> Any:
+def _backbone(chosen: MobileNetV2, weights: str | None = None) -> Any:
     from common.learning.framework import keras
 
     shape = (chosen.image_size, chosen.image_size, 3)
-    try:
-        return keras.applications.MobileNetV2(
-            input_shape=shape, alpha=chosen.alpha, include_top=False, weights=weights, name="mobilenet_v2"
-        )
-    except (OSError, ValueError) as error:
-        raise DataError(f"weights: cannot use {weights}: {error}") from error
+    return keras.applications.MobileNetV2(
+        input_shape=shape, alpha=chosen.alpha, include_top=False, weights=weights, name="mobilenet_v2"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:300] or type(error).__name__

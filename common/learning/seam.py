@@ -6,6 +6,7 @@ function `(data: DataConfig, image_size: int) -> Site`. This module loads no fra
 """
 
 import importlib
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,8 @@ BUILT_IN_MODELS: Mapping[str, str] = {
     "mobilenet_v2": "common.learning.models:mobilenet_v2",
     "numpy": "common.learning.numpy_learner:numpy_learner",
 }
+SPELLINGS: Mapping[str, str] = {"extra_dense_CNN": "extra_dense_cnn"}
+"""Names of built-in models as people know them from elsewhere."""
 DEFAULT_LOADER = "common.learning.images:load_site"
 FRAMEWORK = frozenset({"tensorflow", "keras"})
 LEARNING = "install fedpi[learning]"
@@ -152,19 +155,29 @@ def build(choice: ModelChoice, models: Mapping[str, str]) -> Learner:
     A peer can only choose among the names that this machine knows, never name code to run.
     Raises ConfigError for an unknown name or wrong options.
     """
-    known = {**BUILT_IN_MODELS, **models}
+    known, choice = {**BUILT_IN_MODELS, **models}, spell(choice, models)
     if choice.name not in known:
         raise ConfigError(
             f"model {choice.name!r} is not known here; known are {', '.join(sorted(known))} (add yours under 'models')"
         )
     factory = resolve(known[choice.name], f"models.{choice.name}")
+    state = random.getstate()
+    random.seed(choice.name)  # Keras seeds its initializers from it: a model is built with the same values everywhere
     try:
         learner: Learner = factory(choice.options)
     except ImportError as error:  # the built-in models load the framework once their options are checked
         if error.name not in FRAMEWORK:
             raise
         raise ConfigError(f"models.{choice.name}: {error}; {LEARNING}") from error
+    finally:
+        random.setstate(state)
     return learner
+
+
+def spell(choice: ModelChoice, models: Mapping[str, str]) -> ModelChoice:
+    """Name a built-in model as it is named here, unless `models` has one of the other name."""
+    name = choice.name if choice.name in models else SPELLINGS.get(choice.name, choice.name)
+    return ModelChoice(name=name, options=choice.options)
 
 
 def load(data: DataConfig, image_size: int) -> Site:
