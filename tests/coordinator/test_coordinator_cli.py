@@ -1,7 +1,9 @@
 """The commands: what they print, for people and for programs, and how they end."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -322,3 +324,20 @@ def test_what_is_commented_out_in_the_example_is_the_default(tmp_path: Path) -> 
     assert read_config(full) == read_config(example)
     assert count > 20
     assert set(yaml.safe_load(text)) == set(CoordinatorConfig.__struct_fields__)
+
+
+@pytest.mark.system
+def test_ctrl_c_while_the_initial_model_is_made_ends_both_processes_without_a_traceback(
+    config: CoordinatorConfig, tmp_path: Path
+) -> None:
+    path = tmp_path / "cnn.yaml"
+    plain = {"federation": "brain", "state": config.state, "model": {"name": "simple_cnn"}}
+    path.write_text(yaml.safe_dump(plain))
+    command = [sys.executable, "-m", "fedpi", "coordinator", "serve", "--config", str(path)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True) as serving_:
+        assert serving_.stderr is not None
+        assert "making the initial model" in serving_.stderr.readline()
+        time.sleep(0.5)  # the child begins
+        os.killpg(serving_.pid, signal.SIGINT)  # as a terminal does
+        rest = serving_.stderr.read()  # until both have ended
+        assert (serving_.wait(20), rest) == (0, "")
