@@ -65,11 +65,12 @@ def use_tools(hub: Host) -> None:
     home = f"/home/{NAME}"
     hub.run("cp", "--recursive", "/srv/images", f"{home}/images")
     hub.run("chown", "--recursive", NAME, home)
-    type_in(hub, shown_with(README, "Coordinator", " split "), folder=home)
-    type_in(hub, shown_with(README, "Coordinator", " plot "), folder=home)
-    for name in ("split", "plots"):
-        if not any((hub.root / home.lstrip("/") / name).iterdir()):
-            raise MachineError(f"{name} is empty")
+    for words in (" split ", " plot "):
+        line = shown_with(README, "Coordinator", words)
+        type_in(hub, line, folder=home)
+        out = line.partition("--out ")[2].split()[0]
+        if not hub.run("find", f"{home}/{out}", "-type", "f").stdout:
+            raise MachineError(f"{line}: {out} is empty")
 
 
 def export_as_root(federation: Federation) -> str:
