@@ -19,7 +19,7 @@ class MemberProgress(_Told, frozen=True):
 
     device: DeviceId
     standing: Literal[
-        "joined", "invited", "accepted", "delivering", "reported", "declined", "failed", "refused", "missing"
+        "joined", "invited", "accepted", "delivering", "reported", "declined", "failed", "refused", "missing", "unable"
     ]
     examples: Number = 0
     update_bytes: Number = 0

@@ -18,7 +18,7 @@ Flag = Literal[
 """What the firmware of a Raspberry Pi reports: now, and `was-`: at some time since the boot, as far as it remembers."""
 
 
-class Health(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Health(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """How a machine is. What it cannot tell is nil: a PC knows nothing of under-voltage, an SD card of its wear."""
 
     temperature_c: Annotated[float, msgspec.Meta(ge=-100, le=300)] | None = None

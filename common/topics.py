@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from common.errors import PeerError
 
-VERSION = "1"
+VERSION = "2"
 STORY_ROOT = "fedpi"
 WIRE_ROOT = "fedpi-wire"
 HOME_ASSISTANT_ROOT = "homeassistant"

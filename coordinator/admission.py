@@ -7,42 +7,29 @@ import math
 import os
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
 from common.chunks import MAX_CHUNKS, Head, Layout
 from common.messages import Offer, Ref
 from common.weights import Spec, Tensor, difference, segments
+from coordinator.options import RoundOptions
 
 BLOCK_BYTES = 2**18
 
 
-class Limits(msgspec.Struct, frozen=True):
-    """Bounds on what one device may claim."""
-
-    max_examples: int = 1_000_000
-    max_offers: int = 16
-    """Different updates of a device in one round: one it is, and one more for each time that it trains anew."""
-    max_update_norm: float = 0.0
-    """Largest L2 norm of an update, over all its tensors together; 0: any."""
-
-
-NO_LIMITS = Limits()
-
-
-def refuse_offer(offer: Offer, base: Ref, limits: Limits) -> str | None:
-    """Check what the device claims: base model, size, number of examples."""
+def refuse_offer(offer: Offer, plan: str, base: Ref, options: RoundOptions) -> str | None:
+    """Check what the device claims: the digest of the plan that it trained by, size, number of examples."""
     layout = Layout(offer.update.head_bytes, offer.update.size, offer.update.chunk_bytes)
-    if offer.base != base.id:
-        return f"the update starts from model {offer.base[:8]}, the round from {base.id[:8]}"
+    if offer.plan != plan:
+        return f"the update was trained by plan {offer.plan[:8]}, the round's is {plan[:8]}"
     if offer.update.size != base.size:
         return f"the update has {offer.update.size} bytes where the global model has {base.size}"
     if offer.update.chunk_bytes > base.chunk_bytes:
         return f"the update's chunks have {offer.update.chunk_bytes} bytes; at most {base.chunk_bytes} fit this broker"
     if (chunks := layout.total) > MAX_CHUNKS:
         return f"the update travels in {chunks} chunks; the protocol's limit is {MAX_CHUNKS}"
-    if offer.num_examples > limits.max_examples:
-        return f"{offer.num_examples} examples are more than the {limits.max_examples} that one device may claim"
+    if offer.num_examples > options.max_examples:
+        return f"{offer.num_examples} examples are more than the {options.max_examples} that one device may claim"
     return None
 
 
@@ -53,8 +40,11 @@ def refuse_head(head: Head, spec: Spec) -> str | None:
     return difference(spec, head.spec)
 
 
-def refuse_body(path: Path, spec: Spec, limits: Limits = NO_LIMITS) -> str | None:
-    """Check that every number is finite and the whole not too long; reads the file in blocks."""
+def refuse_body(path: Path, spec: Spec, max_norm: float = 0.0) -> str | None:
+    """Check that every number is finite and that the L2 norm of the whole is at most `max_norm`, unless that is 0.
+
+    Reads the file in blocks.
+    """
     squares, block = 0.0, bytearray(BLOCK_BYTES)
     with path.open("rb") as file:
         for segment in segments(spec, BLOCK_BYTES):
@@ -64,12 +54,12 @@ def refuse_body(path: Path, spec: Spec, limits: Limits = NO_LIMITS) -> str | Non
             if values.dtype.kind == "f" and not np.isfinite(values).all():
                 name = _tensor_at(spec, segment.offset + _first_bad(values))
                 return f"tensor {name!r} holds a number that is not finite"
-            if limits.max_update_norm:
+            if max_norm:
                 wide = values.astype(np.float64)
                 squares += float(wide @ wide)
     norm = math.sqrt(squares)
-    if norm > limits.max_update_norm > 0:
-        return f"the update's norm is {norm:.6g}; at most {limits.max_update_norm:.6g} is admitted"
+    if norm > max_norm > 0:
+        return f"the update's norm is {norm:.6g}; at most {max_norm:.6g} is admitted"
     return None
 
 

@@ -15,7 +15,7 @@ from common.messages import Ref
 from coordinator.aggregation import Contribution, aggregate
 from coordinator.blocks import Block
 from coordinator.events import Aggregated, Cancelled
-from coordinator.round import Round
+from coordinator.round_state import Round
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from common import skipped
 from common.health import Health
-from common.messages import DeviceStatus, RoundStatus
+from common.messages import DeviceStatus
 from coordinator.watching import Picture
 from coordinator.wording import size
 
@@ -90,7 +90,7 @@ def _of_coordinator(picture: Picture) -> Iterator[tuple[Notice, str]]:
 
 def _of_device(status: DeviceStatus, picture: Picture) -> Iterator[tuple[Notice, str]]:
     if status.state == "offline":
-        yield Notice.OFFLINE, f"offline{_missed(status.device, picture.round)}"
+        yield Notice.OFFLINE, f"offline{_missed(status.device, picture)}"
         return
     if status.health is not None:
         yield from ailments(status.health)
@@ -110,7 +110,12 @@ def _certificate(text: str) -> Iterator[tuple[Notice, str]]:
         yield Notice.CERTIFICATE, found + sentence
 
 
-def _missed(device: str, round_: RoundStatus | None) -> str:
-    if round_ is None or round_.phase != "reporting" or device not in round_.cohort or device in round_.reported:
+def _missed(device: str, picture: Picture) -> str:
+    round_, told = picture.round, picture.members
+    if round_ is None or round_.phase != "reporting" or told is None or told.round != round_.round:
         return ""
-    return f", and round {round_.round} waits for it"
+    is_awaited = any(m.device == device and m.standing in _AWAITED for m in told.members)
+    return f", and round {round_.round} waits for it" if is_awaited else ""
+
+
+_AWAITED = frozenset({"invited", "accepted", "delivering"})

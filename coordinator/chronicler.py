@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from common.chronicle import MAX_MEMBERS, MemberProgress, PastRound, PastRounds, RoundMembers
 from common.messages import Metrics, clip
-from coordinator.round import SETTLED, Member, Phase, Round, Standing
+from coordinator.round_state import SETTLED, Member, Phase, Round, Standing
 from coordinator.store import RoundRow
 from coordinator.wording import telling
 

@@ -14,7 +14,7 @@ from common.inflow import Inflow
 from common.messages import Chunk, Offer, Want
 from common.transfer import Patience
 from common.weights import Spec
-from coordinator.admission import NO_LIMITS, Limits, refuse_body, refuse_head
+from coordinator.admission import refuse_body, refuse_head
 from coordinator.events import Advanced, Delivered, Rejected
 from coordinator.places import Places
 
@@ -40,9 +40,9 @@ class Collector:
     Methods raise WorkError when the disk fails.
     """
 
-    def __init__(self, folder: Path, transfer: TransferConfig, limits: Limits = NO_LIMITS) -> None:
+    def __init__(self, folder: Path, transfer: TransferConfig, max_update_norm: float = 0.0) -> None:
         self._folder = folder
-        self._limits = limits
+        self._max_norm = max_update_norm
         self._transfer = transfer
         self._patience = Patience(transfer.repair_s, transfer.repair_max_s)
         self._uploads: dict[str, _Upload] = {}
@@ -178,7 +178,7 @@ class Collector:
         return self._judge(upload.offer, upload.blobs, upload.inflow.head, spec)
 
     def _judge(self, offer: Offer, blobs: BlobStore, head: Head, spec: Spec) -> Delivered | Rejected:
-        reason = refuse_head(head, spec) or refuse_body(blobs.body(offer.update.id), spec, self._limits)
+        reason = refuse_head(head, spec) or refuse_body(blobs.body(offer.update.id), spec, self._max_norm)
         if reason is not None:
             return self._reject(offer.device, offer, reason)
         return Delivered(device=offer.device, update=offer.update.id)

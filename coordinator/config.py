@@ -1,7 +1,7 @@
 """The coordinator's configuration file."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
 
@@ -19,38 +19,22 @@ from common.config import (
 )
 from common.errors import ConfigError
 from common.learning.seam import spell
-from common.messages import DeviceId, Label, ModelChoice, Pattern, Plan, Ref
+from common.messages import DeviceId, Label, Ref
+from common.plan import BatchSize, Epochs, LearningRate, ModelChoice, RoundPlan, Training
 from common.python import extend_path
-from coordinator.admission import Limits
 from coordinator.method import VALIDATION, Method
-from coordinator.round import Rules
+from coordinator.options import RoundOptions
 from coordinator.schedule import Constant, Schedule, learning_rate
 from coordinator.strategies.catalogue import AnyStrategy
 from coordinator.strategies.fedavg import FedAvg
 from coordinator.strategies.fedprox import FedProx
 
-Count = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
-WaitSeconds = Annotated[float, msgspec.Meta(gt=0, le=1e7)]
 
+class TrainingConfig(Training, frozen=True):
+    """What a device trains in a round, and how that changes from round to round."""
 
-class TrainingConfig(Config, frozen=True):
-    """What a device trains in a round: see `common.messages.Plan`, whose fields have the same names."""
-
-    epochs: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 2
-    steps: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
-    batch_size: Count = 16
-    learning_rate: Annotated[float, msgspec.Meta(gt=0, le=100)] = 5e-4
     schedule: Schedule = Constant()
-    """How the learning rate changes from round to round."""
-    seed: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 0
-    evaluate: bool = True
-    proximal_mu: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 0.0
-    clip_norm: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.0
-    class_weights: bool = False
-    batch_norm: Literal["model", "frozen", "averaged", "local"] = "model"
-    personal: Annotated[tuple[Pattern, ...], msgspec.Meta(max_length=64)] = ()
-    validation_share: Annotated[float, msgspec.Meta(ge=0, le=0.9)] = 0.0
-    patience: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 0
+    """How the learning rate changes."""
 
 
 class InitialConfig(Config, frozen=True):
@@ -58,22 +42,9 @@ class InitialConfig(Config, frozen=True):
 
     source: Literal["train", "file", "random"] = "random"
     file: FilePath | None = None
-    epochs: Count = 20
-    batch_size: Count = 16
-    learning_rate: Annotated[float, msgspec.Meta(gt=0, le=100)] = 5e-4
-
-
-class RoundConfig(Config, frozen=True):
-    """How many devices a round wants (`goal`) and needs (`minimum`), and how long it waits, in seconds."""
-
-    goal: Count = 2
-    minimum: Count = 2
-    selection_s: WaitSeconds = 120.0
-    deadline_s: WaitSeconds = 900.0
-    grace_s: WaitSeconds = 30.0
-    max_examples: Count = 100_000
-    max_update_norm: Annotated[float, msgspec.Meta(ge=0, le=1e30)] = 0.0
-    max_offers: Count = 16
+    epochs: Epochs = 20
+    batch_size: BatchSize = Training().batch_size
+    learning_rate: LearningRate = Training().learning_rate
 
 
 class MetricsConfig(Config, frozen=True):
@@ -106,7 +77,7 @@ class CoordinatorConfig(Config, frozen=True):
     strategy: AnyStrategy = FedAvg()
     best_by: Label = Method().best_by
     """Metric by which the best global model is chosen: `coordinator.method`."""
-    round: RoundConfig = RoundConfig()
+    round: RoundOptions = RoundOptions()
     transfer: TransferConfig = TransferConfig()
     metrics: MetricsConfig = MetricsConfig()
     home_assistant: HomeAssistantConfig = HomeAssistantConfig()
@@ -131,46 +102,27 @@ class CoordinatorConfig(Config, frozen=True):
         """Folder of the releases' blobs: one of its own, because the service tidies the other one up."""
         return self.folder / "releases"
 
-    @property
-    def rules(self) -> Rules:
-        """What the round's state machine needs of `round`."""
-        r = self.round
-        return Rules(
-            goal=r.goal,
-            minimum=r.minimum,
-            selection_s=r.selection_s,
-            deadline_s=r.deadline_s,
-            grace_s=r.grace_s,
-        )
-
-    @property
-    def limits(self) -> Limits:
-        """What admission needs of `round`."""
-        return Limits(self.round.max_examples, self.round.max_offers, self.round.max_update_norm)
-
     def method(self, moments: Ref | None) -> Method:
         """Return how a round's updates are combined, where the strategy remembers `moments`."""
         return Method(strategy=self.strategy, best_by=self.best_by, moments=moments)
 
-    def plan(self, number: int) -> Plan:
+    def training_in(self, number: int) -> Training:
         """Return what devices train in round `number`."""
-        t = self.training
-        return Plan(
+        options = {name: getattr(self.training, name) for name in Training.__struct_fields__}
+        options["seed"] += number
+        options["learning_rate"] = learning_rate(self.training.schedule, self.training.learning_rate, number)
+        return Training(**options)
+
+    def plan(self, number: int, generation: str, base: Ref) -> RoundPlan:
+        """Return the plan of round `number` of a `generation`, from the global model `base`."""
+        return RoundPlan(
+            round=number,
+            generation=generation,
+            base=base,
             model=self.model,
-            epochs=t.epochs,
-            batch_size=t.batch_size,
-            learning_rate=learning_rate(t.schedule, t.learning_rate, number),
-            seed=t.seed + number,
+            labels=self.data.label_names,
+            training=self.training_in(number),
             deadline_s=self.round.deadline_s,
-            evaluate=t.evaluate,
-            steps=t.steps,
-            proximal_mu=t.proximal_mu,
-            clip_norm=t.clip_norm,
-            class_weights=t.class_weights,
-            batch_norm=t.batch_norm,
-            personal=t.personal,
-            validation_share=t.validation_share,
-            patience=t.patience,
         )
 
 

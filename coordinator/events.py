@@ -2,7 +2,7 @@
 
 import msgspec
 
-from common.messages import Invite, Offer, Receipt, Ref, Refusal
+from common.messages import Invite, Offer, Receipt, Ref, Refusal, Result
 
 
 class _Frozen(msgspec.Struct, frozen=True, kw_only=True):
@@ -10,9 +10,10 @@ class _Frozen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CheckedIn(_Frozen, frozen=True):
-    """A device would take part, or asks for its invitation again."""
+    """A device would take part, or asks where it stands; `abilities` are those that its Hello named."""
 
     device: str
+    abilities: frozenset[str] = frozenset()
 
 
 class Left(_Frozen, frozen=True):
@@ -106,7 +107,7 @@ Event = (
 class Tell(_Frozen, frozen=True):
     """Send a command to its device."""
 
-    message: Invite | Receipt | Refusal
+    message: Invite | Receipt | Refusal | Result
 
 
 class Collect(_Frozen, frozen=True):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from common.errors import WorkError
 from common.plain_text import printable
 from coordinator.lock import is_served
-from coordinator.round import Phase, Round, Standing
+from coordinator.round_state import Phase, Round, Standing
 from coordinator.store import LedgerRow, RoundRow, Run, Store
 from coordinator.story import sentence
 from coordinator.views import is_over
@@ -143,5 +143,5 @@ def _parts(round_: Round | None) -> tuple[int, int]:
     if round_ is None:
         return 0, 1
     if round_.phase is Phase.SELECTING:
-        return len(round_.members), round_.rules.goal
-    return len(round_.reported), len(round_.members)
+        return len(round_.cohort), round_.options.goal
+    return len(round_.reported), len(round_.cohort)

@@ -51,7 +51,7 @@ def _federation(federation: str) -> dict[str, Any]:
         "components": {
             "phase": _sensor("Phase", "{{ value_json.phase }}", icon="mdi:state-machine"),
             "round": _sensor("Round", "{{ value_json.round }}", icon="mdi:counter"),
-            "reported": _sensor("Updates", "{{ value_json.reported | length }}", icon="mdi:upload"),
+            "reported": _sensor("Updates", "{{ value_json.reported | default(0) }}", icon="mdi:upload"),
             "story": _sensor("Story", "{{ value_json.text[:255] }}", icon="mdi:text"),
             "seconds": _sensor(
                 "Last round",
@@ -71,14 +71,14 @@ def _device(federation: str, device: str) -> dict[str, Any]:
         "availability": _availability(status),
         "state_topic": status,
         "components": {
-            "doing": _sensor("Doing", "{{ value_json.doing[:255] }}", icon="mdi:run"),
-            "release": _sensor("Release", "{{ value_json.release }}", icon="mdi:tag"),
+            "doing": _sensor("Doing", "{{ (value_json.doing | default(''))[:255] }}", icon="mdi:run"),
+            "release": _sensor("Release", "{{ value_json.release | default('') }}", icon="mdi:tag"),
             "temperature": _health("Temperature", "temperature_c", device_class="temperature", unit="°C"),
             "memory": _health("Free memory", "memory_free_bytes", device_class="data_size", unit="B"),
             "disk": _health("Free disk", "disk_free_bytes", device_class="data_size", unit="B"),
-            "voltage": _problem("Under-voltage", "'under-voltage' in (value_json.health.flags or [])"),
-            "throttled": _problem("Throttled", "'throttled' in (value_json.health.flags or [])"),
-            "unfit": _problem("Sits rounds out", "value_json.health.unfit != ''"),
+            "voltage": _problem("Under-voltage", "'under-voltage' in (value_json.health.flags | default([]) or [])"),
+            "throttled": _problem("Throttled", "'throttled' in (value_json.health.flags | default([]) or [])"),
+            "unfit": _problem("Sits rounds out", "(value_json.health.unfit | default('')) != ''"),
         },
     }
 
@@ -93,7 +93,7 @@ def _sensor(name: str, template: str, **more: str) -> dict[str, Any]:
 
 
 def _health(name: str, field: str, *, device_class: str, unit: str) -> dict[str, Any]:
-    template = f"{{{{ value_json.health.{field} if value_json.health else none }}}}"
+    template = f"{{{{ value_json.health.{field} | default(none) if value_json.health else none }}}}"
     measured = _sensor(name, template, device_class=device_class, unit_of_measurement=unit)
     return {**measured, "state_class": "measurement", "entity_category": "diagnostic"}
 

@@ -17,7 +17,8 @@ from common.command import verdict
 from common.errors import ConfigError, DataError, FedpiError, LinkError, PeerError, WorkError
 from common.files import write_atomic
 from common.learning.seam import Learner, Site, build, load
-from common.messages import Plan, Ref
+from common.messages import Ref
+from common.plan import Training
 from common.python import child_command
 from common.stopping import Stop
 from common.weights import Spec, Tensor, pack, validate
@@ -66,8 +67,7 @@ def _weights(learner: Learner, config: CoordinatorConfig) -> list[Tensor]:
         return start
     site = load(config.data, learner.image_size)
     _tell_skipped(site)
-    plan = Plan(
-        model=config.model,
+    training = Training(
         epochs=initial.epochs,
         batch_size=initial.batch_size,
         learning_rate=initial.learning_rate,
@@ -77,7 +77,7 @@ def _weights(learner: Learner, config: CoordinatorConfig) -> list[Tensor]:
     def on_epoch(epoch: int, metrics: object) -> None:
         log.info("initial model: epoch %d of %d %s", epoch, initial.epochs, metrics)
 
-    return learner.train(start, site, plan, on_epoch).weights
+    return learner.train(start, site, training, on_epoch).weights
 
 
 def _tell_skipped(site: Site) -> None:

@@ -17,7 +17,7 @@ from common.names import address
 from common.tls import certificate_until
 from coordinator.certificates import DAY_S, days_left
 from coordinator.config import MetricsConfig
-from coordinator.round import Phase, Standing
+from coordinator.round_state import Phase, Standing
 from coordinator.store import DeviceRow, RoundRow, Store, Totals
 
 if TYPE_CHECKING:

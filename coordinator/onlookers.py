@@ -8,7 +8,7 @@ from coordinator.chronicler import LAST_ROUNDS, Stopwatch, clock, members, past
 from coordinator.collector import Collector
 from coordinator.config import CoordinatorConfig
 from coordinator.home_assistant import discovery
-from coordinator.round import Phase, Round
+from coordinator.round_state import Phase, Round
 from coordinator.store import Store
 from coordinator.voice import Voice
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import msgspec
 
 from common.messages import Ref
-from coordinator.round import Round
+from coordinator.round_state import Round
 from coordinator.story import mean_metrics
 
 

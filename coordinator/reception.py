@@ -16,14 +16,15 @@ from common.messages import (
     Failed,
     Hello,
     Offer,
-    Receipt,
     Refusal,
+    Result,
     Say,
     Takeover,
     Want,
     decode,
     decode_story,
 )
+from common.plan import RoundPlan
 from common.signing import Verifier
 from common.topics import Address, Kind, topic
 from coordinator import events
@@ -48,12 +49,15 @@ class Arrival:
     """Tell this: the device's name was in use."""
     is_offline: bool = False
     """The device's connection is gone."""
+    late: Result | Refusal | None = None
+    """Tell this: it spoke of a round that is over, or of one that this coordinator never had."""
 
 
 class Reception:
     """Admits the messages of one federation's devices."""
 
-    def __init__(self, federation: str, store: Store, signing: SigningConfig | None = None) -> None:
+    def __init__(self, federation: str, store: Store, signing: SigningConfig | None = None, epoch: str = "0") -> None:
+        """`epoch` is that of the coordinator's present start."""
         self._federation = federation
         self._store = store
         self._verifier = Verifier(signing)
@@ -64,6 +68,10 @@ class Reception:
         """The connection of a device before its present one."""
         self._told_at: dict[str, float] = {}
         """When that connection was told, in monotonic seconds."""
+        self._abilities: dict[str, frozenset[str]] = {}
+        self._epoch = epoch
+        self._greeted: set[str] = set()
+        """Devices whose Hello named this start: what they sign is newer than whatever was said to an earlier one."""
         self._seen: dict[str, DeviceRow] = {}
         self._certificates = Certificates(store)
         self._log_at = 0.0
@@ -76,7 +84,7 @@ class Reception:
             self._present = frozenset(self._nonces)
         return self._present
 
-    def admit(self, address: Address, payload: bytes, round_: int) -> Arrival:
+    def admit(self, address: Address, payload: bytes, open_: RoundPlan | None) -> Arrival:
         """Read one message; raises PeerError for anything but a device that speaks for itself, of the open round.
 
         Where devices sign, it is their own signature and no repetition. Chunks are covered by the digest in the offer.
@@ -93,14 +101,7 @@ class Reception:
         if address.kind is not Kind.DEV_SAY:
             raise PeerError(f"nobody speaks to the coordinator on a {address.kind.value} topic")
         message = self._verifier.wire(_name(address), payload, address.device)
-        return self._hear(decode(message, Say), address.device, round_)
-
-    def late(self, offer: Offer) -> Receipt | Refusal:
-        """Answer an offer while no round is open: a device whose receipt was lost offers what counts already."""
-        if self._store.has_counted(offer.round, offer.device, offer.update.id):
-            return Receipt(device=offer.device, round=offer.round, update=offer.update.id)
-        reason = f"round {offer.round} is closed; this update came too late"
-        return Refusal(device=offer.device, round=offer.round, reason=reason)
+        return self._hear(decode(message, Say), address.device, open_)
 
     def refuse(self, name: str, error: PeerError) -> None:
         """Count a message that was dropped; a flood of them fills no log."""
@@ -110,12 +111,17 @@ class Reception:
             self._log_at = now + LOG_EVERY_S
             log.warning("refused=%d topic=%s %s", self.refused, name[:200], error)
 
-    def _hear(self, message: Say, device: str, round_: int) -> Arrival:
+    def _hear(self, message: Say, device: str, open_: RoundPlan | None) -> Arrival:
         if message.device != device:
             raise PeerError(f"{device} speaks as {message.device}")
         match message:
             case Hello(nonce=nonce):
+                self._abilities[device] = frozenset(message.abilities)
+                if message.epoch == self._epoch:
+                    self._greeted.add(device)
                 return Arrival(takeover=self._welcome(device, nonce))
+            case _ if self._verifier.peers is not None and device not in self._greeted:
+                raise PeerError(f"{device} has not said Hello to this start of the coordinator: this may be a replay")
             case Bye(nonce=nonce):
                 if self._nonces.get(device) not in (None, nonce):
                     return Arrival()  # the late goodbye of an old connection
@@ -123,11 +129,19 @@ class Reception:
                 return Arrival(event=events.Left(device=device))
             case Want():
                 return Arrival(want=message)
-            case Offer():
-                return Arrival(event=events.Offered(offer=message))
-        if message.round != round_:
-            raise PeerError(f"{device} speaks of round {message.round}; the open one is {round_ or 'none'}")
-        return Arrival(event=self._of_round(message))
+        if open_ is not None and (message.round, message.generation) == (open_.round, open_.generation):
+            return Arrival(event=self._of_round(message))
+        if isinstance(message, CheckIn | Offer):
+            return Arrival(late=self._late(message))
+        raise PeerError(f"{device} speaks of round {message.round}; the open one is {open_.round if open_ else 'none'}")
+
+    def _late(self, message: CheckIn | Offer) -> Result | Refusal:
+        """Answer who asks for a round that is not open: from the ledger, or that it is not in there."""
+        found = self._store.result(message.round, message.generation, message.device)
+        if found is not None:
+            return found
+        reason = f"round {message.round} of generation {message.generation} is not open and not in the ledger here"
+        return Refusal(device=message.device, round=message.round, generation=message.generation, reason=reason)
 
     def _welcome(self, device: str, nonce: str) -> Takeover | None:
         """Take a connection for the device's present one; who held the name until now is told: it may still live."""
@@ -146,11 +160,15 @@ class Reception:
         self._told_at[device] = time.monotonic()
         return Takeover(device=device, nonce=former, by=by)
 
-    @staticmethod
-    def _of_round(message: CheckIn | Accept | Decline | Failed) -> events.Event:
+    def _of_round(self, message: CheckIn | Accept | Decline | Failed | Offer) -> events.Event | None:
         match message:
             case CheckIn():
-                return events.CheckedIn(device=message.device)
+                abilities = self._abilities.get(message.device)
+                if abilities is None:  # its Hello is lost, or under way: it checks in again
+                    return None
+                return events.CheckedIn(device=message.device, abilities=abilities)
+            case Offer():
+                return events.Offered(offer=message)
             case Accept():
                 return events.Accepted(device=message.device)
             case Decline():

@@ -4,12 +4,12 @@ Phases after Bonawitz et al., "Towards Federated Learning at Scale" (2019). What
 not name changes nothing and commands nothing. Times are monotonic seconds.
 """
 
-from enum import StrEnum
-
 import msgspec
 
-from common.messages import Invite, Metrics, Offer, Plan, Receipt, Ref, Refusal, clip
-from coordinator.admission import Limits, refuse_offer
+from common import plan as plans
+from common.messages import Invite, Offer, Receipt, Ref, Refusal, clip
+from common.plan import RoundPlan
+from coordinator.admission import refuse_offer
 from coordinator.events import (
     Accepted,
     Advanced,
@@ -31,100 +31,17 @@ from coordinator.events import (
     Tick,
 )
 from coordinator.method import Method
+from coordinator.options import RoundOptions
+from coordinator.round_state import OPEN, SETTLED, TOLD, Member, Phase, Round, Standing, result_of
 from coordinator.wording import UNTIL_CLOSE
-
-
-class Phase(StrEnum):
-    """Where a round stands; the last two are final."""
-
-    SELECTING = "selecting"
-    REPORTING = "reporting"
-    AGGREGATING = "aggregating"
-    COMMITTED = "committed"
-    ABANDONED = "abandoned"
-
-
-class Standing(StrEnum):
-    """Where a device stands in a round: what the ledger says of it."""
-
-    JOINED = "joined"
-    INVITED = "invited"
-    ACCEPTED = "accepted"
-    DELIVERING = "delivering"
-    REPORTED = "reported"
-    DECLINED = "declined"
-    FAILED = "failed"
-    REFUSED = "refused"
-    MISSING = "missing"
-
-
-SETTLED = frozenset({Standing.REPORTED, Standing.DECLINED, Standing.FAILED, Standing.REFUSED})
-OPEN = frozenset({Phase.SELECTING, Phase.REPORTING})
-
-
-class _Frozen(msgspec.Struct, frozen=True, kw_only=True):
-    pass
-
-
-class Rules(_Frozen, frozen=True):
-    """How many devices a round wants and needs, and how long it waits (seconds)."""
-
-    goal: int
-    minimum: int
-    selection_s: float
-    deadline_s: float
-    grace_s: float = 30.0
-    """A device whose upload advanced within this time holds the round open past its deadline, at most once as long."""
-
-
-class Member(_Frozen, frozen=True):
-    """A device in a round."""
-
-    device: str
-    standing: Standing
-    update: Ref | None = None
-    offers: int = 0  # of different updates, one after the other
-    num_examples: int = 0
-    reason: str = ""
-    metrics: Metrics = {}
-    advanced_at: float = 0.0
-
-
-class Round(_Frozen, frozen=True):
-    """A round's whole state. `members` are sorted by device."""
-
-    number: int
-    base: Ref
-    plan: Plan
-    rules: Rules
-    limits: Limits
-    method: Method = Method()
-    phase: Phase = Phase.SELECTING
-    members: tuple[Member, ...] = ()
-    phase_since: float = 0.0
-    result: Ref | None = None
-    reason: str = ""
-
-    def member(self, device: str) -> Member | None:
-        """Return the member with that id."""
-        return next((m for m in self.members if m.device == device), None)
-
-    def standing(self, *which: Standing) -> tuple[Member, ...]:
-        """Return the members that stand so."""
-        return tuple(m for m in self.members if m.standing in which)
-
-    @property
-    def reported(self) -> tuple[Member, ...]:
-        """Members whose updates count."""
-        return self.standing(Standing.REPORTED)
-
 
 Step = tuple[Round, tuple[Command, ...]]
 
 
-def begin(round_: Round, now: float) -> Step:
+def begin(plan: RoundPlan, options: RoundOptions, method: Method, now: float) -> Step:
     """Open a new round."""
-    return msgspec.structs.replace(round_, phase_since=now), (Announce(),)
+    packed = plans.write(plan)
+    return Round(plan=plan, packed=packed, options=options, method=method, phase_since=now), (Announce(),)
 
 
 def resume(round_: Round, now: float, lost: frozenset[str] = frozenset()) -> Step:
@@ -145,8 +62,8 @@ def resume(round_: Round, now: float, lost: frozenset[str] = frozenset()) -> Ste
 def step(round_: Round, event: Event, now: float) -> Step:  # noqa: C901, PLR0911 - one line an event, the table itself
     """Take one event; returns the new state and what to do. Save the state before doing it."""
     match event:
-        case CheckedIn(device=device):
-            return _checked_in(round_, device, now)
+        case CheckedIn(device=device, abilities=abilities):
+            return _checked_in(round_, device, abilities, now)
         case Left(device=device) | Declined(device=device) if round_.phase is Phase.SELECTING:
             members = tuple(m for m in round_.members if m.device != device)
             return msgspec.structs.replace(round_, members=members), ()
@@ -180,44 +97,54 @@ _WAITING = frozenset({Standing.INVITED, Standing.ACCEPTED, Standing.DELIVERING})
 def deadline(round_: Round) -> float:
     """When the phase ends unless it is over before: monotonic seconds."""
     if round_.phase is Phase.SELECTING:
-        return round_.phase_since + round_.rules.selection_s
+        return round_.phase_since + round_.options.selection_s
     if round_.phase is not Phase.REPORTING:
         return float("inf")
-    due = round_.phase_since + round_.rules.deadline_s
-    advancing = [m.advanced_at + round_.rules.grace_s for m in round_.standing(Standing.DELIVERING)]
-    return min(max([due, *advancing]), due + round_.rules.deadline_s)
+    due = round_.phase_since + round_.options.deadline_s
+    advancing = [m.advanced_at + round_.options.grace_s for m in round_.standing(Standing.DELIVERING)]
+    return min(max([due, *advancing]), due + round_.options.deadline_s)
 
 
 # ---- one function an event ------------------------------------------------------------------
 
 
-def _checked_in(round_: Round, device: str, now: float) -> Step:
+def _checked_in(round_: Round, device: str, abilities: frozenset[str], now: float) -> Step:
     member = round_.member(device)
     if round_.phase is Phase.SELECTING and member is None:
-        joined = Member(device=device, standing=Standing.JOINED)
-        members = tuple(sorted((*round_.members, joined), key=lambda m: m.device))
-        round_ = msgspec.structs.replace(round_, members=members)
-        return _invite(round_, now) if len(members) >= round_.rules.goal else (round_, ())
-    if round_.phase is not Phase.REPORTING or member is None:
-        return round_, ()
-    if member.standing is Standing.REPORTED and member.update is not None:
-        return round_, (Tell(message=Receipt(device=device, round=round_.number, update=member.update.id)),)
-    if member.standing is Standing.REFUSED:
-        return round_, (_refusal(round_, device, member.reason),)
-    return round_, (_invitation(round_, device),)
+        return _join(round_, device, plans.needs(round_.plan) - abilities, now)
+    if member is None:
+        return round_, (_refusal(round_, device, f"round {round_.number} began without this device"),)
+    match member.standing:
+        case Standing.REPORTED if member.update is not None:
+            return round_, (_receipt(round_, device, member.update.id),)
+        case Standing.REFUSED | Standing.UNABLE:
+            return round_, (_refusal(round_, device, member.reason),)
+    return round_, (_invitation(round_, device),) if round_.phase is Phase.REPORTING else ()
+
+
+def _join(round_: Round, device: str, lacks: frozenset[str], now: float) -> Step:
+    reason = f"lacks {', '.join(sorted(lacks))}; upgrade fedpi there, or name the model in its configuration"
+    joined = Member(device=device, standing=Standing.JOINED)
+    if lacks:
+        joined = Member(device=device, standing=Standing.UNABLE, reason=clip(reason))
+    members = tuple(sorted((*round_.members, joined), key=lambda m: m.device))
+    round_ = msgspec.structs.replace(round_, members=members)
+    if lacks:
+        return round_, (_refusal(round_, device, joined.reason),)
+    return _invite(round_, now) if len(round_.cohort) >= round_.options.goal else (round_, ())
 
 
 def _offered(round_: Round, offer: Offer, now: float) -> Step:
-    if offer.round == round_.number and round_.phase is Phase.SELECTING:
+    if round_.phase is Phase.SELECTING:
         return round_, ()  # a power cut took the cohort: the device checks in again and keeps its offer
     member = round_.member(offer.device)
     if (answer := _answer(round_, member, offer)) is not None:
         return round_, (answer,)
-    if (refused := refuse_offer(offer, round_.base, round_.limits)) is not None:
+    if (refused := refuse_offer(offer, plans.digest(round_.packed), round_.base, round_.options)) is not None:
         return _refuse(round_, offer.device, refused, now)
     if member is not None and member.standing is Standing.DELIVERING and member.update == offer.update:
         return round_, (Collect(offer=offer),)  # saying it again is no progress
-    if (offers := 1 + (member.offers if member is not None else 0)) > round_.limits.max_offers:
+    if (offers := 1 + (member.offers if member is not None else 0)) > round_.options.max_offers:
         return _refuse(round_, offer.device, f"{offers} different updates in one round are too many", now)
     round_ = _with(
         round_,
@@ -234,26 +161,26 @@ def _offered(round_: Round, offer: Offer, now: float) -> Step:
 
 def _answer(round_: Round, member: Member | None, offer: Offer) -> Tell | None:
     """Answer an offer that there is nothing to receive of; None for one that may count."""
-    if offer.round != round_.number or member is None:
-        reason = f"round {offer.round} is not open for you; the current round is {round_.number}"
+    if member is None:
+        reason = f"round {round_.number} began without this device"
     elif member.standing is Standing.REPORTED and member.update is not None:
         if member.update.id == offer.update.id:
-            return Tell(message=Receipt(device=offer.device, round=offer.round, update=offer.update.id))
+            return _receipt(round_, offer.device, offer.update.id)
         reason = "another update of yours counts in this round already"
     elif round_.phase is not Phase.REPORTING:
         reason = f"round {offer.round} is closed; this update came too late"
-    elif member.standing is Standing.REFUSED:
+    elif member.standing in {Standing.REFUSED, Standing.UNABLE}:
         reason = member.reason
     else:
         return None
-    return _refusal(round_, offer.device, reason, offer.round)
+    return _refusal(round_, offer.device, reason)
 
 
 def _delivered(round_: Round, device: str, update: str, now: float) -> Step:
     member = round_.member(device)
     if round_.phase is not Phase.REPORTING or not _is_delivering(member, update):
         return round_, ()
-    receipt = Tell(message=Receipt(device=device, round=round_.number, update=update))
+    receipt = _receipt(round_, device, update)
     round_, more = _settle(_with(round_, device, standing=Standing.REPORTED), now)
     return round_, (receipt, *more)
 
@@ -283,10 +210,10 @@ def _ticked(round_: Round, now: float) -> Step:
         return round_, ()
     if round_.phase is Phase.REPORTING:
         return _decide(round_, now)
-    if len(round_.members) >= round_.rules.minimum:
+    if len(round_.cohort) >= round_.options.minimum:
         return _invite(round_, now)
-    rules = round_.rules
-    reason = f"{len(round_.members)} devices checked in within {rules.selection_s:g} s; {rules.minimum} are needed"
+    options = round_.options
+    reason = f"{len(round_.cohort)} devices checked in within {options.selection_s:g} s; {options.minimum} are needed"
     return _close(round_, Phase.ABANDONED, now, reason=reason)
 
 
@@ -294,9 +221,12 @@ def _ticked(round_: Round, now: float) -> Step:
 
 
 def _invite(round_: Round, now: float) -> Step:
-    members = tuple(msgspec.structs.replace(m, standing=Standing.INVITED) for m in round_.members)
+    members = tuple(
+        m if m.standing is Standing.UNABLE else msgspec.structs.replace(m, standing=Standing.INVITED)
+        for m in round_.members
+    )
     round_ = msgspec.structs.replace(round_, phase=Phase.REPORTING, members=members, phase_since=now)
-    return round_, (Announce(), *(_invitation(round_, m.device) for m in members))
+    return round_, (Announce(), *(_invitation(round_, m.device) for m in round_.cohort))
 
 
 def _settle(round_: Round, now: float) -> Step:
@@ -307,11 +237,11 @@ def _settle(round_: Round, now: float) -> Step:
 
 
 def _decide(round_: Round, now: float) -> Step:
-    if len(round_.reported) >= round_.rules.minimum:
+    if len(round_.reported) >= round_.options.minimum:
         aggregating = msgspec.structs.replace(round_, phase=Phase.AGGREGATING, phase_since=now)
         return aggregating, (Announce(), Aggregate())
     reason = (
-        f"{len(round_.reported)} of {len(round_.members)} invited devices reported; {round_.rules.minimum} are needed"
+        f"{len(round_.reported)} of {len(round_.cohort)} invited devices reported; {round_.options.minimum} are needed"
     )
     return _close(round_, Phase.ABANDONED, now, reason=reason)
 
@@ -320,7 +250,8 @@ def _close(round_: Round, phase: Phase, now: float, *, result: Ref | None = None
     # Who joined a round that never began is not missing from it.
     members = tuple(m if m.standing in {*SETTLED, Standing.JOINED} else _missing(m) for m in round_.members)
     changes = {"phase": phase, "phase_since": now, "result": result, "reason": reason, "members": members}
-    return msgspec.structs.replace(round_, **changes), (Announce(),)
+    closed = msgspec.structs.replace(round_, **changes)
+    return closed, (*(Tell(message=result_of(closed, m)) for m in members if m.standing in TOLD), Announce())
 
 
 def _missing(member: Member) -> Member:
@@ -342,8 +273,15 @@ def _with(round_: Round, device: str, **change: object) -> Round:
 
 
 def _invitation(round_: Round, device: str) -> Tell:
-    return Tell(message=Invite(device=device, round=round_.number, base=round_.base, plan=round_.plan))
+    plan = round_.plan
+    return Tell(message=Invite(device=device, round=plan.round, generation=plan.generation, plan=round_.packed))
 
 
-def _refusal(round_: Round, device: str, reason: str, number: int | None = None) -> Tell:
-    return Tell(message=Refusal(device=device, round=number or round_.number, reason=clip(reason)))
+def _receipt(round_: Round, device: str, update: str) -> Tell:
+    plan = round_.plan
+    return Tell(message=Receipt(device=device, round=plan.round, generation=plan.generation, update=update))
+
+
+def _refusal(round_: Round, device: str, reason: str) -> Tell:
+    plan = round_.plan
+    return Tell(message=Refusal(device=device, round=plan.round, generation=plan.generation, reason=clip(reason)))

@@ -9,7 +9,7 @@ import msgspec
 from common.errors import DataError
 from common.health import Health
 from common.messages import Metrics, Ref
-from coordinator.round import Round, Standing
+from coordinator.round_state import Member, Round, Standing
 from coordinator.story import mean_metrics
 
 T = TypeVar("T")
@@ -113,9 +113,8 @@ def to_row(kind: type[T], row: sqlite3.Row, **decoded: Any) -> T:
     return kind(**{field: decoded.get(field, row[field]) for field in kind.__struct_fields__})  # type: ignore[attr-defined]  # structs all
 
 
-def to_round_row(row: sqlite3.Row) -> RoundRow:
-    """Make a row for people of a round's checkpoint."""
-    round_ = from_json(row["state"], Round)
+def to_round_row(row: sqlite3.Row, round_: Round) -> RoundRow:
+    """Make a row for people of a round and its row in the journal."""
     return RoundRow(
         round=row["round"],
         run=row["run"],
@@ -126,7 +125,38 @@ def to_round_row(row: sqlite3.Row) -> RoundRow:
         bytes_down=row["bytes_down"],
         bytes_up=row["bytes_up"],
         model=round_.result.id if round_.result else "",
-        invited=tuple(m.device for m in round_.members if m.standing is not Standing.JOINED),
+        invited=tuple(m.device for m in round_.members if m.standing not in {Standing.JOINED, Standing.UNABLE}),
         reported=tuple(m.device for m in round_.reported),
         metrics=mean_metrics(round_),
+    )
+
+
+INSERT_MEMBER = """
+INSERT INTO ledger (standing, reason, num_examples, update_id, metrics, offers, update_ref, round, device)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+UPDATE_MEMBER = """
+UPDATE ledger SET standing = ?, reason = ?, num_examples = ?, update_id = ?, metrics = ?, offers = ?, update_ref = ?
+WHERE round = ? AND device = ?
+"""
+"""In place: a row that is replaced is written to every index anew."""
+
+
+def member_values(number: int, member: Member) -> tuple[object, ...]:
+    """Return what the statements above take: all but when its update last advanced, by a clock that ends with us."""
+    update = member.update.id if member.update else ""
+    columns = (member.standing, member.reason, member.num_examples, update, to_json(member.metrics), member.offers)
+    return (*columns, to_json(member.update), number, member.device)
+
+
+def to_member(row: sqlite3.Row) -> Member:
+    """Make a member of its row in the ledger."""
+    return Member(
+        device=row["device"],
+        standing=Standing(row["standing"]),
+        update=from_json(row["update_ref"], Ref | None),  # type: ignore[arg-type]  # a union is no class
+        offers=row["offers"],
+        num_examples=row["num_examples"],
+        reason=row["reason"],
+        metrics=from_json(row["metrics"], Metrics),
     )

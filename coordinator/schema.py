@@ -1,6 +1,6 @@
 """The journal's tables, and how one of an earlier version becomes one of this. Text only."""
 
-VERSION = 2
+VERSION = 3
 TABLES = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS rounds (
@@ -9,7 +9,8 @@ CREATE TABLE IF NOT EXISTS rounds (
 );
 CREATE TABLE IF NOT EXISTS ledger (
   round INTEGER NOT NULL, device TEXT NOT NULL, standing TEXT NOT NULL, reason TEXT NOT NULL,
-  num_examples INTEGER NOT NULL, update_id TEXT NOT NULL, metrics TEXT NOT NULL, PRIMARY KEY (round, device)
+  num_examples INTEGER NOT NULL, update_id TEXT NOT NULL, metrics TEXT NOT NULL,
+  offers INTEGER NOT NULL DEFAULT 0, update_ref TEXT NOT NULL DEFAULT 'null', PRIMARY KEY (round, device)
 );
 CREATE TABLE IF NOT EXISTS runs (
   run INTEGER PRIMARY KEY, rounds INTEGER NOT NULL, state TEXT NOT NULL
@@ -32,7 +33,11 @@ UPGRADES = {
     1: """
 ALTER TABLE devices ADD COLUMN refused INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE devices ADD COLUMN health TEXT NOT NULL DEFAULT 'null';
-"""
+""",
+    2: """
+ALTER TABLE ledger ADD COLUMN offers INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE ledger ADD COLUMN update_ref TEXT NOT NULL DEFAULT 'null';
+""",
 }
 """What makes the version after it of a journal of that version."""
 

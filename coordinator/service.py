@@ -16,16 +16,17 @@ from common.messages import Ref, clip
 from common.notify import Pulse
 from common.stopping import Stop
 from common.weights import Spec
+from coordinator import records
 from coordinator import round as rounds
 from coordinator.aggregation import Contribution
 from coordinator.aggregator import Aggregator, Outcome
 from coordinator.collector import Collector
 from coordinator.config import CoordinatorConfig
-from coordinator.events import Aggregate, Announce, Cancelled, Collect, Command, Event, Offered, Tell, Tick
+from coordinator.events import Aggregate, Announce, Cancelled, Collect, Command, Event, Tell, Tick
 from coordinator.forgetting import Forgetting
 from coordinator.onlookers import Onlookers
 from coordinator.reception import Reception
-from coordinator.round import OPEN, Phase, Round
+from coordinator.round_state import OPEN, Phase, Round
 from coordinator.stock import Stock
 from coordinator.store import Run, Store
 from coordinator.story import changes, sentence
@@ -49,8 +50,8 @@ class Service:
         self._pulse = pulse
         self._voice = Voice(config, self._inbox)
         self._stock = Stock(config, store, blobs, self._voice.distributor)
-        self._collector = Collector(config.folder / "updates", config.transfer, config.limits)
-        self._reception = Reception(config.federation, store, config.signing)
+        self._collector = Collector(config.folder / "updates", config.transfer, config.round.max_update_norm)
+        self._reception = Reception(config.federation, store, config.signing, self._voice.epoch)
         self._forgetting = Forgetting(store, self._reception, self._voice)
         self._onlookers = Onlookers(config, store, self._collector, self._voice)
         self._aggregator = Aggregator(blobs, config.folder / "moments", self._inbox.put)
@@ -100,6 +101,10 @@ class Service:
         round_, run, (self._voice.published_bytes, self._bytes_up) = found
         self._run = self._store.run(run)
         log.info("resumed round=%d phase=%s", round_.number, round_.phase.value)
+        if round_.plan.generation == records.EARLIER_GENERATION:
+            self._round = round_
+            self._step(Cancelled(reason=records.EARLIER_OPEN), time.monotonic())
+            return
         lost = frozenset(
             m.device for m in round_.reported if m.update and not self._collector.has_intact(m.device, m.update.id)
         )
@@ -156,13 +161,14 @@ class Service:
             self._next_news = now + NEWS_S
             self._is_untold = False
             self._save(self._round)
+            self._store.save_traffic(self._round.number, (self._voice.published_bytes, self._bytes_up))
             self._voice.round(self._round)
 
     # ---- what arrives -----------------------------------------------------------------------
 
     def _receive(self, message: Received, now: float) -> None:
         address = topics.parse(message.topic)
-        arrival = self._reception.admit(address, message.payload, self._round.number if self._round else 0)
+        arrival = self._reception.admit(address, message.payload, self._round.plan if self._round else None)
         if arrival.chunk is not None:
             self._apply(self._collector.take(address.device, arrival.chunk, self._base_spec(), now), now)
             for want in self._collector.wishes(now, address.device):
@@ -174,6 +180,8 @@ class Service:
             self._voice.publish_chunks(self._reception.present, now)
         if arrival.takeover is not None:
             self._voice.say(arrival.takeover)
+        if arrival.late is not None:
+            self._voice.say(arrival.late)
         if arrival.event is not None:
             self._apply(arrival.event, now)
 
@@ -201,14 +209,12 @@ class Service:
     def _apply(self, event: Event | None, now: float) -> None:
         if event is not None and self._round is not None:
             self._step(event, now)
-        elif isinstance(event, Offered):
-            self._voice.say(self._reception.late(event.offer))
 
     def _step(self, event: Event, now: float) -> None:
         assert self._round is not None  # noqa: S101 - for the type checker; callers look first
         self._enter(self._round, *rounds.step(self._round, event, now))
 
-    def _enter(self, before: Round, after: Round, commands: tuple[Command, ...]) -> None:
+    def _enter(self, before: Round | None, after: Round, commands: tuple[Command, ...]) -> None:
         self._round = after
         if after is not before:
             self._is_unsaved = self._is_untold = True
@@ -282,16 +288,10 @@ class Service:
         number = self._store.last_round() + 1
         self._voice.published_bytes = self._bytes_up = 0
         config = self._config
-        round_ = Round(
-            number=number,
-            base=self._stock.model(),
-            plan=config.plan(number),
-            rules=config.rules,
-            limits=config.limits,
-            method=config.method(self._stock.moments(self._aggregator)),
-        )
-        log.info("round=%d opened run=%d", number, run.run)
-        self._enter(round_, *rounds.begin(round_, now))
+        plan = config.plan(number, self._voice.epoch, self._stock.model())
+        opened = rounds.begin(plan, config.round, config.method(self._stock.moments(self._aggregator)), now)
+        log.info("round=%d opened run=%d generation=%s", number, run.run, plan.generation)
+        self._enter(None, *opened)
 
     # ---- models -----------------------------------------------------------------------------
 

@@ -7,15 +7,17 @@ block the writer (WAL). A run that the operator asks for is a row, so it survive
 import time
 from collections.abc import Collection
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from common.errors import ConfigError
 from common.health import Health
-from common.messages import Label, Metrics, Ref
-from coordinator import outcome, schema
+from common.messages import Label, Metrics, Ref, Result
+from coordinator import outcome, records, schema
 from coordinator.database import connect
-from coordinator.round import OPEN, Member, Phase, Round
+from coordinator.round_state import OPEN, Member, Phase, Round, result_of
 from coordinator.rows import (
+    INSERT_MEMBER,
+    UPDATE_MEMBER,
     DeviceRow,
     LedgerRow,
     Release,
@@ -23,20 +25,21 @@ from coordinator.rows import (
     Run,
     Totals,
     from_json,
+    member_values,
     to_json,
+    to_member,
     to_round_row,
     to_row,
 )
+from coordinator.runs import Runs
 
-# A round counts as begun once it is in the journal, so a crash in between costs the run no round.
 MADE_WITHIN_S = 2.0
 """How long to wait for the tables of a journal that is there already: its first coordinator makes them."""
 FORGET = "forget/"
 """Facts of this name and a device's ask the service to forget it; a fedpi that knows nothing of them leaves them."""
-_RUNS = "SELECT run, rounds, state, (SELECT COUNT(*) FROM rounds WHERE rounds.run = runs.run) AS begun FROM runs"
 
 
-class Store:
+class Store(Runs):
     """The journal at `path`. One process writes rounds; any process may read, and ask for runs."""
 
     def __init__(self, path: Path, *, create: bool = False) -> None:
@@ -48,6 +51,7 @@ class Store:
             self._db.close()
             raise
         self._saved: dict[str, Member] = {}
+        self._saved_phase: tuple[int, str, Phase] | None = None
         self._saved_round = 0
 
     def close(self) -> None:
@@ -77,34 +81,49 @@ class Store:
     # ---- rounds -----------------------------------------------------------------------------
 
     def save(self, round_: Round, run: int, traffic: tuple[int, int] = (0, 0)) -> None:
-        """Checkpoint a round, its ledger, the bytes that it moved (down, up) and, once committed, its outcome.
+        """Checkpoint a round: its changed rows in the ledger, and when its phase is new, the round itself.
 
-        Every checkpoint outlives the process. Only the last one waits for the disk: devices keep their
-        updates until a round is over, so what a power cut takes before, they say again.
+        With the round go the bytes that it moved (down, up) and, once committed, its outcome. Every checkpoint outlives
+        the process. Only the last one waits for the disk: devices keep their updates until a round is over, so what a
+        power cut takes before, they say again.
         """
-        is_over = round_.phase in {Phase.COMMITTED, Phase.ABANDONED}
-        now = time.time()
+        is_over = not records.is_unfinished(round_)
+        is_new = (round_.number, round_.plan.generation, round_.phase) != self._saved_phase
         with self._db.transaction(is_durable=is_over):
-            self._db.execute(
-                "INSERT INTO rounds (round, run, phase, state, opened) VALUES (?, ?, ?, '', ?) ON CONFLICT DO NOTHING",
-                (round_.number, run, round_.phase, now),
-            )
-            self._db.execute(
-                "UPDATE rounds SET phase = ?, state = ?, closed = ?, bytes_down = ?, bytes_up = ? WHERE round = ?",
-                (round_.phase, to_json(round_), now if is_over else None, *traffic, round_.number),
-            )
+            if is_new:
+                self._save_phase(round_, run, traffic, is_over=is_over)
             self._save_ledger(round_)
-            for name, value in outcome.facts(round_, self.fact).items():
-                self.set_fact(name, value)
+        self._saved_phase = (round_.number, round_.plan.generation, round_.phase)
         self._saved, self._saved_round = {m.device: m for m in round_.members}, round_.number
+
+    def save_traffic(self, number: int, traffic: tuple[int, int]) -> None:
+        """Note the bytes (down, up) that the open round has moved so far."""
+        with self._db.transaction(is_durable=False):
+            self._db.execute("UPDATE rounds SET bytes_down = ?, bytes_up = ? WHERE round = ?", (*traffic, number))
+
+    def _save_phase(self, round_: Round, run: int, traffic: tuple[int, int], *, is_over: bool) -> None:
+        now = time.time()
+        self._db.execute(
+            "INSERT INTO rounds (round, run, phase, state, opened) VALUES (?, ?, ?, '', ?) ON CONFLICT DO NOTHING",
+            (round_.number, run, round_.phase, now),
+        )
+        self._db.execute(
+            "UPDATE rounds SET phase = ?, state = ?, closed = ?, bytes_down = ?, bytes_up = ? WHERE round = ?",
+            (round_.phase, records.write(round_), now if is_over else None, *traffic, round_.number),
+        )
+        for name, value in outcome.facts(round_, self.fact).items():
+            self.set_fact(name, value)
 
     def open_round(self) -> tuple[Round, int, tuple[int, int]] | None:
         """Return the round that was not over when the process ended, its run, and its traffic so far."""
         row = self._db.row("SELECT * FROM rounds ORDER BY round DESC LIMIT 1")
         if row is None or row["phase"] not in {*OPEN, Phase.AGGREGATING}:
             return None
-        round_ = from_json(row["state"], Round)
-        return round_, int(row["run"]), (int(row["bytes_down"]), int(row["bytes_up"]))
+        return self._round(row), int(row["run"]), (int(row["bytes_down"]), int(row["bytes_up"]))
+
+    def _round(self, row: Any) -> Round:
+        rows = self._db.rows("SELECT * FROM ledger WHERE round = ? ORDER BY device", (row["round"],))
+        return records.read(row["state"], [to_member(entry) for entry in rows])
 
     def last_round(self) -> int:
         """Number of the newest round, 0 before the first."""
@@ -129,12 +148,12 @@ class Store:
         rows = self._db.rows(
             "SELECT * FROM rounds WHERE round > ? ORDER BY round DESC LIMIT ?", (since, -1 if last is None else last)
         )
-        return [to_round_row(row) for row in rows][::-1]
+        return [to_round_row(row, self._round(row)) for row in rows][::-1]
 
     def round_row(self, number: int) -> RoundRow | None:
         """Return one round."""
         row = self._db.row("SELECT * FROM rounds WHERE round = ?", (number,))
-        return None if row is None else to_round_row(row)
+        return None if row is None else to_round_row(row, self._round(row))
 
     def ledger(self, round_: int | None = None) -> list[LedgerRow]:
         """Return what became of every device, in one round or in all."""
@@ -144,13 +163,16 @@ class Store:
             rows = self._db.rows("SELECT * FROM ledger ORDER BY round, device")
         return [to_row(LedgerRow, row, metrics=from_json(row["metrics"], Metrics)) for row in rows]
 
-    def has_counted(self, round_: int, device: str, update: str) -> bool:
-        """Whether a round counts an update."""
-        found = self._db.row(
-            "SELECT 1 FROM ledger WHERE round = ? AND device = ? AND update_id = ? AND standing = 'reported'",
-            (round_, device, update),
-        )
-        return found is not None
+    def result(self, number: int, generation: str, device: str) -> Result | None:
+        """Return what became of a device in a round of a generation that is over; None where there is no such round."""
+        row = self._db.row("SELECT * FROM rounds WHERE round = ?", (number,))
+        if row is None or row["phase"] not in {Phase.COMMITTED, Phase.ABANDONED}:
+            return None
+        round_ = self._round(row)
+        member = round_.member(device)
+        if member is None or round_.plan.generation != generation:
+            return None
+        return result_of(round_, member)
 
     def standings(self) -> dict[tuple[str, str], int]:
         """Count rounds by device and standing, without reading them one by one."""
@@ -200,43 +222,6 @@ class Store:
     def file_bytes(self) -> int:
         """Size of the journal's file."""
         return self._db.path.stat().st_size
-
-    # ---- runs -------------------------------------------------------------------------------
-
-    def ask_for(self, rounds: int) -> int:
-        """Ask for a run of `rounds` rounds; returns its number."""
-        cursor = self._db.execute("INSERT INTO runs (rounds, state) VALUES (?, 'queued')", (rounds,))
-        return int(cursor.lastrowid or 0)
-
-    def run(self, number: int) -> Run | None:
-        """Return one run."""
-        row = self._db.row(f"{_RUNS} WHERE run = ?", (number,))
-        return None if row is None else to_row(Run, row)
-
-    def active_run(self) -> Run | None:
-        """Return the oldest run that is not over."""
-        row = self._db.row(f"{_RUNS} WHERE state NOT IN ('done', 'stopped') ORDER BY run LIMIT 1")
-        return None if row is None else to_row(Run, row)
-
-    def end_run(self, number: int, state: Literal["done", "stopped"]) -> None:
-        """Note that a run is over."""
-        self._db.execute("UPDATE runs SET state = ? WHERE run = ?", (state, number))
-
-    def go_on(self, number: int) -> bool:
-        """Note that a run is running; returns False where the operator has stopped it in the meantime."""
-        cursor = self._db.execute(
-            "UPDATE runs SET state = 'running' WHERE run = ? AND state IN ('queued', 'running')", (number,)
-        )
-        return cursor.rowcount == 1
-
-    def stop_runs(self, *, now: bool) -> int:
-        """Ask the service to stop after the current round, or at once; returns how many runs that ends."""
-        cursor = self._db.execute(
-            "UPDATE runs SET state = CASE WHEN state = 'queued' THEN 'stopped' ELSE ? END"
-            " WHERE state NOT IN ('done', 'stopped')",
-            ("aborting" if now else "stopping",),
-        )
-        return cursor.rowcount
 
     # ---- releases and devices ---------------------------------------------------------------
 
@@ -305,10 +290,8 @@ class Store:
         for device in saved.keys() - {m.device for m in round_.members}:
             self._db.execute("DELETE FROM ledger WHERE round = ? AND device = ?", (number, device))
         for m in round_.members:
-            if saved.get(m.device) != m:
-                update = m.update.id if m.update else ""
-                values = (number, m.device, m.standing, m.reason, m.num_examples, update, to_json(m.metrics))
-                self._db.execute("INSERT OR REPLACE INTO ledger VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+            if (known := saved.get(m.device)) is not m and known != m:
+                self._db.execute(INSERT_MEMBER if known is None else UPDATE_MEMBER, member_values(number, m))
 
     def _number(self, sql: str, values: tuple[object, ...] = ()) -> int:
         row = self._db.row(sql, values)

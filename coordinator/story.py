@@ -1,7 +1,7 @@
 """A round told to people: the documents that its state and its changes become. Pure."""
 
 from common.messages import MAX_METRICS, Metrics, Ref, RoundStatus, StoryEvent, clip
-from coordinator.round import Member, Phase, Round, Standing
+from coordinator.round_state import Member, Phase, Round, Standing
 
 _TOLD = {
     Standing.REPORTED: ("update-counted", "{device} delivered its update of {examples} examples"),
@@ -9,6 +9,7 @@ _TOLD = {
     Standing.FAILED: ("training-failed", "training failed on {device}: {reason}"),
     Standing.REFUSED: ("update-refused", "the update of {device} does not count: {reason}"),
     Standing.MISSING: ("missing", "{device} {reason}"),
+    Standing.UNABLE: ("unable", "{device} cannot take part: it {reason}"),
 }
 
 
@@ -22,12 +23,13 @@ def round_status(round_: Round, epoch: str) -> RoundStatus:
     return RoundStatus(
         epoch=epoch,
         round=round_.number,
+        generation=round_.plan.generation,
         phase=round_.phase.value,
         model=round_.result or round_.base,
-        cohort=() if round_.phase is Phase.SELECTING else tuple(m.device for m in round_.members),
-        reported=tuple(m.device for m in round_.reported),
-        goal=round_.rules.goal,
-        minimum=round_.rules.minimum,
+        invited=0 if round_.phase is Phase.SELECTING else len(round_.cohort),
+        reported=len(round_.reported),
+        goal=round_.options.goal,
+        minimum=round_.options.minimum,
         text=sentence(round_),
     )
 
@@ -37,9 +39,9 @@ def sentence(round_: Round) -> str:
     return clip(f"Round {round_.number} {_stands(round_)}")
 
 
-def changes(before: Round, after: Round) -> list[StoryEvent]:
+def changes(before: Round | None, after: Round) -> list[StoryEvent]:
     """Tell what became of members between two states."""
-    old, new = before.members, after.members
+    old, new = before.members if before else (), after.members
     if len(old) == len(new):  # nearly always it is one member that changed, and a round may have a thousand
         pairs = [(m, n) for m, n in zip(old, new, strict=True) if m is not n]
         old, new = tuple(m for m, _ in pairs), tuple(n for _, n in pairs)
@@ -58,10 +60,10 @@ def mean_metrics(round_: Round) -> Metrics:
 
 
 def _stands(round_: Round) -> str:
-    invited, reported, rules = len(round_.members), len(round_.reported), round_.rules
+    invited, reported = len(round_.cohort), len(round_.reported)
     match round_.phase:
         case Phase.SELECTING:
-            return f"is open: {invited} of {rules.goal} devices have checked in."
+            return f"is open: {invited} of {round_.options.goal} devices have checked in."
         case Phase.REPORTING:
             return f"is training: {reported} of {invited} devices have reported."
         case Phase.AGGREGATING:

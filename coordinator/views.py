@@ -12,7 +12,7 @@ from common.errors import UsageError
 from common.health import Health
 from common.messages import Ref
 from coordinator.attention import Notice, ailments
-from coordinator.round import Phase, Standing
+from coordinator.round_state import Phase, Standing
 from coordinator.store import DeviceRow, LedgerRow, Release, RoundRow, Run, Store
 from coordinator.wording import ago, count, duration, figures, headline, size, styled
 

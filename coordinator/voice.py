@@ -14,6 +14,7 @@ from common.messages import (
     Ref,
     Refusal,
     ReleaseStatus,
+    Result,
     Story,
     StoryEvent,
     Takeover,
@@ -29,7 +30,7 @@ from coordinator.chronicler import fitting
 from coordinator.config import CoordinatorConfig
 from coordinator.distributor import Distributor
 from coordinator.home_assistant import discovery_topic
-from coordinator.round import Round
+from coordinator.round_state import Round
 from coordinator.store import Release
 from coordinator.story import idle_status, mean_metrics, round_status
 
@@ -43,7 +44,8 @@ class Voice:
         self.trouble = ""
         """What is wrong here that the coordinator's status is to tell."""
         self._federation = config.federation
-        self._epoch = secrets.token_hex(4)
+        self.epoch = secrets.token_hex(8)
+        """Drawn at each start; rounds that this start opens have it as their generation."""
         self._signer = Signer(config.signing, next_epoch(config.folder / "epoch") if config.signing else 0)
         self._last_round: Round | None = None
         self._certificate = CertificateWatch(config.broker.tls)
@@ -78,7 +80,7 @@ class Voice:
         self.distributor.release(present, now)
         self.published_bytes += self.distributor.publish()
 
-    def say(self, message: Invite | Want | Receipt | Refusal | Takeover) -> None:
+    def say(self, message: Invite | Want | Receipt | Refusal | Result | Takeover) -> None:
         """Send a command to its device."""
         name = self._topic(Kind.DEV_CMD, device=message.device)
         self._publish(name, self._signer.wire(name, encode(message)), retain=False)
@@ -97,7 +99,7 @@ class Voice:
         self._last_round = round_ or self._last_round
         last = self._last_round
         is_current = last is not None and model in (None, last.result or last.base)
-        status = round_status(last, self._epoch) if last and is_current else idle_status(self._epoch, number, model)
+        status = round_status(last, self.epoch) if last and is_current else idle_status(self.epoch, number, model)
         self._tell(Kind.COORD_ROUND, status)
 
     def everything(self, round_: Round | None, number: int, model: Ref, release: Release | None) -> None:
@@ -148,7 +150,7 @@ class Voice:
 
     def _status(self, state: Literal["online", "offline"], text: str) -> CoordinatorStatus:
         return CoordinatorStatus(
-            federation=self._federation, epoch=self._epoch, state=state, refused=self.refused, text=text
+            federation=self._federation, epoch=self.epoch, state=state, refused=self.refused, text=text
         )
 
     def _tell(self, kind: Kind, document: Story, *, retain: bool = True) -> None:

@@ -4,15 +4,14 @@ All state belongs to the thread that calls `serve`. TensorFlow never enters this
 """
 
 import logging
-import threading
 import time
 from typing import TypeVar
 
 from msgspec import structs
 
+from common import plan as plans
 from common import topics
 from common.bundle import COORDINATOR
-from common.chunks import decode_head, layout_of, ref_of
 from common.errors import DiskFullError, FedpiError, PeerError
 from common.health import Health
 from common.inbox import Inbox
@@ -23,11 +22,11 @@ from common.messages import (
     Command,
     CoordinatorStatus,
     Invite,
-    Offer,
     Receipt,
     Ref,
     Refusal,
     ReleaseStatus,
+    Result,
     RoundStatus,
     Takeover,
     Want,
@@ -35,16 +34,20 @@ from common.messages import (
     decode_story,
 )
 from common.notify import Pulse
+from common.plan import RoundPlan
 from common.signing import Verifier
 from common.stopping import Stop
 from common.topics import Kind
 from device import session as sessions
+from device import session_events as events
 from device.config import DeviceConfig
 from device.fitness import unfitness
 from device.health import HealthWatch
 from device.jobs import Done, Failure, Job, Loaded, Progress, TrainingProcess
+from device.packing import pack_update
 from device.serving_child import ServingChild
-from device.session import CancelJob, DropUpdate, Event, Fetch, Session, Speak, Stage, StartJob, Waits
+from device.session import Session, Stage, Waits
+from device.session_events import CancelJob, DropUpdate, Event, Fetch, Speak, StartJob
 from device.store import DeviceStore
 from device.voice import Voice
 
@@ -71,8 +74,8 @@ class Daemon:
         self._serving = ServingChild(config)
         self._health = HealthWatch(config.folder, self._inbox.put, config.health.period_s)
         self._ailment = ""
-        self._session = Session(config.device)
-        self._epoch = ""
+        waits = Waits(**structs.asdict(config.session))
+        self._session = Session(config.device, waits=waits, labels=config.data.label_names)
         self._release: ReleaseStatus | None = None
         self._next_heartbeat = self._next_news = self._next_tick = self._log_at = 0.0
 
@@ -80,8 +83,7 @@ class Daemon:
         """Serve until `stop` is set. Raises WorkError when the disk fails."""
         self._store.recover()
         offer = self._store.offer()
-        waits = Waits(**structs.asdict(self._config.session))
-        self._session = sessions.resume(self._config.device, offer, time.monotonic(), waits)
+        self._session = sessions.resume(self._session, offer, time.monotonic())
         self._voice.upload.offer(offer.update if offer else None)
         self._voice.start()
         self._health.start()
@@ -106,7 +108,7 @@ class Daemon:
     def _tick(self, now: float) -> None:
         self._pulse.beat(now, self._session.doing)
         self._trainer.tick(now)
-        self._step(sessions.Tick(), now)
+        self._step(events.Tick(), now)
         self._fetched(self._voice.downloads.retry(now), now)
         self._judge(now)
         self._voice.ask(now)
@@ -146,7 +148,7 @@ class Daemon:
             case Up(link=link, limits=limits):
                 log.info("link=%s up mqtt=%s packet_bytes=%s", link, limits.protocol, limits.packet_bytes)
                 self._voice.came_up(link, self._session.doing)
-                self._step(sessions.Reconnected(), now)
+                self._step(events.Reconnected(), now)
             case Subscribed(topic=name):
                 self._voice.downloads.granted(name)
                 self._voice.ask(now)
@@ -172,7 +174,7 @@ class Daemon:
         if health is not None and health.unfit != reason:
             self._voice.health = structs.replace(health, unfit=reason)
         if reason != self._session.unfitness:
-            self._step(sessions.Examined(reason), now)
+            self._step(events.Examined(reason), now)
 
     # ---- what arrives -----------------------------------------------------------------------
 
@@ -189,7 +191,7 @@ class Daemon:
             case Kind.COORD_STATUS:
                 self._greet(self._read(message, CoordinatorStatus), now)
             case Kind.COORD_ROUND:
-                self._step(sessions.Pointed(self._read(message, RoundStatus)), now)
+                self._step(events.Pointed(self._read(message, RoundStatus)), now)
             case Kind.COORD_RELEASE:
                 self._follow(self._read(message, ReleaseStatus), now)
             case _:
@@ -198,30 +200,40 @@ class Daemon:
     def _read(self, message: Received, kind: type[Document]) -> Document:
         return decode_story(self._verifier.story(message.topic, message.payload, COORDINATOR), kind)
 
-    def _obey(self, command: Invite | Want | Receipt | Refusal | Takeover, now: float) -> None:
+    def _obey(self, command: Invite | Want | Receipt | Refusal | Result | Takeover, now: float) -> None:
         if command.device != self._config.device:
             raise PeerError(f"a command for {command.device} came to {self._config.device}")
         match command:
             case Invite():
-                self._step(sessions.Invited(command), now)
+                self._invited(command, now)
             case Want():
                 if self._voice.upload.ask(command):
-                    self._step(sessions.Wanted(command.blob), now)
+                    self._step(events.Wanted(command.blob), now)
                     self._voice.upload.publish()
             case Takeover():
                 self._voice.stand_back(command)
-            case Receipt(round=number):
-                self._step(sessions.Receipted(number), now)
+            case Receipt():
+                self._step(events.Receipted(command.round, command.generation), now)
             case Refusal(round=number, reason=reason):
                 log.warning("round=%d refused: %s", number, reason)
-                self._step(sessions.WasRefused(number, reason), now)
+                self._step(events.WasRefused(number, command.generation, reason), now)
+            case Result(round=number):
+                log.info("round=%d counted=%s %s", number, command.counted, command.reason)
+                self._step(events.WasResolved(command), now)
+
+    def _invited(self, invite: Invite, now: float) -> None:
+        """Read the plan of an invitation; its digest will be in the offer."""
+        plan = plans.read(invite.plan)
+        if (plan.round, plan.generation) != (invite.round, invite.generation):
+            raise PeerError(f"the invitation to round {invite.round} holds the plan of round {plan.round}")
+        self._step(events.Invited(plan, plans.digest(invite.plan)), now)
 
     def _greet(self, status: CoordinatorStatus, now: float) -> None:
         """Say hello to a coordinator that started anew, and again what the one before has not answered."""
-        if status.state == "online" and status.epoch != self._epoch:
-            self._epoch = status.epoch
+        if status.state == "online" and status.epoch != self._voice.epoch:
+            self._voice.epoch = status.epoch
             self._voice.hello()
-            self._step(sessions.Reconnected(), now)
+            self._step(events.Reconnected(), now)
 
     def _follow(self, status: ReleaseStatus, now: float) -> None:
         self._release = status
@@ -243,14 +255,14 @@ class Daemon:
         for command in commands:
             self._execute(command, now)
 
-    def _execute(self, command: sessions.Command, now: float) -> None:
+    def _execute(self, command: events.Command, now: float) -> None:
         match command:
             case Speak(message=message):
                 self._voice.say(message)
             case Fetch(ref=ref):
                 self._fetch(ref, now)
-            case StartJob(invite=invite):
-                self._train(invite, now)
+            case StartJob(plan=plan):
+                self._train(plan, now)
             case CancelJob():
                 if self._trainer.is_busy:
                     self._trainer.stop()
@@ -273,7 +285,7 @@ class Daemon:
         if self._release is not None and self._release.model.id == blob:
             self._install(self._release)
         self._store.keep_models({needed.id for needed in self._needed()} | {blob})
-        self._step(sessions.Fetched(blob), now)
+        self._step(events.Fetched(blob), now)
 
     def _install(self, release: ReleaseStatus) -> None:
         if self._store.has_installed(release):
@@ -285,13 +297,14 @@ class Daemon:
             return
         self._voice.installed(release)
 
-    def _train(self, invite: Invite, now: float) -> None:
+    def _train(self, plan: RoundPlan, now: float) -> None:
+        models = self._store.models
         job = Job(
-            round=invite.round,
+            round=plan.round,
             device=self._config.device,
-            plan=invite.plan,
-            base=str(self._store.models.body(invite.base.id)),
-            head=str(self._store.models.head_path(invite.base.id)),
+            plan=plan,
+            base=str(models.body(plan.base.id)),
+            head=str(models.head_path(plan.base.id)),
             out=str(self._store.begin_draft()),
             personal=str(self._store.folder / "personal"),
             data=self._config.data,
@@ -302,41 +315,21 @@ class Daemon:
 
     def _trained(self, outcome: Done | Failure, now: float) -> None:
         task = self._session.task
-        if task is None or task.invite is None or task.round != outcome.round or task.stage is not Stage.TRAINING:
+        if task is None or task.plan is None or task.round != outcome.round or task.stage is not Stage.TRAINING:
             return
         if isinstance(outcome, Failure):
             extra = tags("training-failed", device=self._config.device)
             log.error("round=%d training failed: %s", outcome.round, outcome.reason, extra=extra)
             self._voice.failed(outcome)
-            self._step(sessions.TrainingFailed(outcome.round, outcome.reason), now)
+            self._step(events.TrainingFailed(outcome.round, outcome.reason), now)
             return
         try:
-            offer = self._pack(task.invite, outcome)
+            offer = pack_update(self._store, self._config.device, task, outcome, self._voice.limits)
         except FedpiError as error:
-            self._step(sessions.TrainingFailed(outcome.round, str(error)), now)
+            self._step(events.TrainingFailed(outcome.round, str(error)), now)
             return
         self._voice.upload.offer(offer.update)
-        self._step(sessions.Trained(offer), now)
-
-    def _pack(self, invite: Invite, done: Done) -> Offer:
-        """Make the update durable, and the offer of it."""
-        packed = self._store.models.packed_head(invite.base.id)
-        spec = decode_head(packed, ref_of(packed)).spec
-        chunk_bytes = self._voice.limits.chunk_bytes(invite.base.chunk_bytes)
-        update = self._store.updates.add(self._store.update_draft, spec, chunk_bytes, is_durable=False)
-        layout_of(update)  # a broker of small packets may need more chunks than the protocol has
-        offer = Offer(
-            device=self._config.device,
-            round=invite.round,
-            base=invite.base.id,
-            update=update,
-            num_examples=done.num_examples,
-            metrics=done.metrics,
-        )
-        self._store.keep_offer(offer)
-        # Beside the delivery, not before it: on an SD card this takes as long as sending does.
-        threading.Thread(target=self._store.secure, args=(offer,), name="secure", daemon=True).start()
-        return offer
+        self._step(events.Trained(offer), now)
 
     # ---- models on disk ---------------------------------------------------------------------
 
@@ -344,7 +337,7 @@ class Daemon:
         pointer, task = self._session.pointer, self._session.task
         refs = [
             pointer.model if pointer else None,
-            task.invite.base if task and task.invite else None,
+            task.plan.base if task and task.plan else None,
             self._release.model if self._release else None,
         ]
         return [ref for ref in refs if ref is not None]

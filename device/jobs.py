@@ -17,7 +17,8 @@ import msgspec
 import psutil
 
 from common.config import DataConfig, Folders
-from common.messages import Metrics, Plan
+from common.messages import Metrics
+from common.plan import RoundPlan
 from common.python import child_command
 from device.config import TrainerConfig
 
@@ -32,7 +33,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     round: int
     device: str
-    plan: Plan
+    plan: RoundPlan
     base: str
     head: str
     out: str

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from common import plan as plans
 from common.chunks import ChunkHasher, encode_head, from_wire, full, indexes, layout_of, to_wire
 from common.messages import (
     Chunk,
@@ -23,6 +24,7 @@ from common.messages import (
     Receipt,
     Ref,
     Refusal,
+    Result,
     RoundStatus,
     Want,
     decode,
@@ -30,12 +32,15 @@ from common.messages import (
     encode,
     encode_story,
 )
+from common.plan import RoundPlan
 from common.topics import Kind, parse, topic
 from common.transfer import HeadKnown, Patience, Receiver, Stored, adopt, on_chunk, receive, wish
 from common.weights import Spec, nbytes
 from device import session as sessions
+from device import session_events as events
 from device.light_client import LightClient
-from device.session import Event, Fetch, Session, Speak, StartJob
+from device.session import Session
+from device.session_events import Event, Fetch, Speak, StartJob
 
 TICK_S = 0.25
 WINDOW = 500
@@ -58,7 +63,7 @@ class LightDevice:
         self._name = f"light-{number}"
         self._federation = federation
         self._session = Session(self._name)
-        self._epoch = ""
+        self._epoch = "0"
         self._held: dict[str, Spec] = {}
         self._download: _Download | None = None
         self._update: tuple[Ref, bytes, bytes] | None = None
@@ -71,7 +76,7 @@ class LightDevice:
 
     def tick(self, now: float) -> None:
         """Do what time demands."""
-        self._step(sessions.Tick(), now)
+        self._step(events.Tick(), now)
         self._ask(now)
 
     def read(self, now: float) -> None:
@@ -85,25 +90,27 @@ class LightDevice:
                 case Kind.COORD_STATUS:
                     self._greet(decode_story(payload, CoordinatorStatus))
                 case Kind.COORD_ROUND:
-                    self._step(sessions.Pointed(decode_story(payload, RoundStatus)), now)
+                    self._step(events.Pointed(decode_story(payload, RoundStatus)), now)
         self._ask(now)
 
     def _greet(self, status: CoordinatorStatus) -> None:
         if status.epoch != self._epoch:
             self._epoch = status.epoch
-            self._say(Hello(device=self._name, nonce=f"{self._number:08x}"))
+            self._say(Hello(device=self._name, nonce=f"{self._number:08x}", epoch=self._epoch))
 
     def _obey(self, command: object, now: float) -> None:
         match command:
-            case Invite():
-                self._step(sessions.Invited(command), now)
+            case Invite(plan=packed):
+                self._step(events.Invited(plans.read(packed), plans.digest(packed)), now)
             case Want(blob=blob) if self._update is not None and self._update[0].id == blob:
-                self._step(sessions.Wanted(blob), now)
+                self._step(events.Wanted(blob), now)
                 self._send(command, *self._update)
-            case Receipt(round=number):
-                self._step(sessions.Receipted(number), now)
-            case Refusal(round=number, reason=reason):
-                self._step(sessions.WasRefused(number, reason), now)
+            case Receipt():
+                self._step(events.Receipted(command.round, command.generation), now)
+            case Refusal():
+                self._step(events.WasRefused(command.round, command.generation, command.reason), now)
+            case Result():
+                self._step(events.WasResolved(command), now)
 
     def _step(self, event: Event, now: float) -> None:
         self._session, commands = sessions.step(self._session, event, now)
@@ -113,25 +120,32 @@ class LightDevice:
                     self._say(message)
                 case Fetch(ref=ref):
                     self._fetch(ref, now)
-                case StartJob(invite=invite):
-                    self._step(sessions.Trained(self._train(invite)), now)
+                case StartJob(plan=plan, digest=digest):
+                    self._step(events.Trained(self._train(plan, digest)), now)
 
-    def _train(self, invite: Invite) -> Offer:
+    def _train(self, plan: RoundPlan, digest: str) -> Offer:
         """Draw an update of the model's shape, another one each round."""
-        spec = self._held[invite.base.id]
-        rng = np.random.Generator(np.random.PCG64([self._number, invite.round]))
+        spec = self._held[plan.base.id]
+        rng = np.random.Generator(np.random.PCG64([self._number, plan.round]))
         body = rng.standard_normal(nbytes(spec) // 4, np.float32).tobytes()
-        hasher = ChunkHasher(invite.base.chunk_bytes)
+        hasher = ChunkHasher(plan.base.chunk_bytes)
         hasher.update(body)
         packed, ref = encode_head(hasher.head(spec))
         self._update = ref, packed, body
-        return Offer(device=self._name, round=invite.round, base=invite.base.id, update=ref, num_examples=10)
+        return Offer(
+            device=self._name,
+            round=plan.round,
+            generation=plan.generation,
+            plan=digest,
+            update=ref,
+            num_examples=10,
+        )
 
     # ---- the model comes, the update goes ---------------------------------------------------
 
     def _fetch(self, ref: Ref, now: float) -> None:
         if ref.id in self._held:
-            self._step(sessions.Fetched(ref.id), now)
+            self._step(events.Fetched(ref.id), now)
         elif self._download is None or self._download.receiver.ref.id != ref.id:
             self._subscribed += 1
             self.client.subscribe([topic(Kind.BLOB, self._federation, blob=ref.id)], qos=0)
@@ -156,7 +170,7 @@ class LightDevice:
             head = download.receiver.head
             self._held = {chunk.blob: (head.spec if head else None) or ()}
             self._download = None
-            self._step(sessions.Fetched(chunk.blob), now)
+            self._step(events.Fetched(chunk.blob), now)
 
     def _send(self, want: Want, ref: Ref, packed: bytes, body: bytes) -> None:
         layout = layout_of(ref)
@@ -165,7 +179,7 @@ class LightDevice:
             data = (packed if index < layout.head_chunks else body)[offset : offset + length]
             self.client.publish(self._topic(Kind.DEV_UP), encode(Chunk(blob=ref.id, index=index, data=data)))
 
-    def _say(self, message: Hello | Want | sessions.Said) -> None:
+    def _say(self, message: Hello | Want | events.Said) -> None:
         self.client.publish(self._topic(Kind.DEV_SAY), encode(message))
 
     def _topic(self, kind: Kind) -> str:
@@ -180,11 +194,11 @@ def serve(federation: str, port: int, count: int) -> None:
         poll.register(device.client, selectors.EVENT_READ, device)
     next_tick = 0.0
     while True:
-        for key, events in poll.select(TICK_S):
+        for key, ready in poll.select(TICK_S):
             device = key.data
-            if events & selectors.EVENT_WRITE:
+            if ready & selectors.EVENT_WRITE:
                 device.client.write()
-            if events & selectors.EVENT_READ:
+            if ready & selectors.EVENT_READ:
                 device.read(time.monotonic())
             wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if device.client.wants_write else 0)
             if wanted != key.events:

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from common.files import write_atomic
-from common.messages import ModelChoice
+from common.plan import ModelChoice
 from common.weights import Tensor
 
 log = logging.getLogger(__name__)

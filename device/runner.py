@@ -22,8 +22,9 @@ from common.files import disk_error
 from common.learning.course import chart, hold_out, seeded
 from common.learning.personal import overlay, places
 from common.learning.seam import Examples, Learner, Site, build, load
-from common.messages import FIGURE_MAX, MAX_METRICS, Metrics, ModelChoice
+from common.messages import FIGURE_MAX, MAX_METRICS, Metrics
 from common.plain_text import printable
+from common.plan import ModelChoice
 from common.python import extend_path
 from common.weights import Spec, Tensor, difference, unpack, update_of
 from device.jobs import Done, Failure, Job, JobEvent, Loaded, Progress
@@ -50,16 +51,17 @@ class Workshop:
             raise WorkError(f"the model that is built here is not the global one: {reason}")
         site = self._site_for(job.data, learner.image_size)
         emit(_loaded(job.round, site))
-        own, layers = places(spec, job.plan), PersonalLayers(Path(job.personal), job.plan.model)
+        training = job.plan.training
+        own, layers = places(spec, training), PersonalLayers(Path(job.personal), job.plan.model)
         start = overlay(spec, base, layers.read()) if own else base
-        validation = hold_out(site.train, job.plan.validation_share)[1]
-        metrics = _evaluate(learner, start, site, validation) if job.plan.evaluate else {}
-        epochs = chart(job.plan, len(site.train) - len(validation)).epochs
+        validation = hold_out(site.train, training.validation_share)[1]
+        metrics = _evaluate(learner, start, site, validation) if training.evaluate else {}
+        epochs = chart(training, len(site.train) - len(validation)).epochs
 
         def on_epoch(epoch: int, figures: Mapping[str, float]) -> None:
             emit(Progress(job.round, epoch, max(epochs, epoch), _finite(figures)))
 
-        trained = learner.train(start, site, seeded(job.plan, job.device), on_epoch)
+        trained = learner.train(start, site, seeded(training, job.device), on_epoch)
         if trained.num_examples < 1:
             raise WorkError("the training used no example, so its update has no weight")
         _write_update(Path(job.out), base, [base[n] if n in own else t for n, t in enumerate(trained.weights)])

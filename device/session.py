@@ -8,9 +8,32 @@ other treatment. The only thing that must survive a power cut is a finished upda
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from common.messages import Accept, CheckIn, Decline, Failed, Invite, Offer, Ref, RoundStatus, clip
-
-Said = CheckIn | Accept | Decline | Failed | Offer
+from common import plan as plans
+from common.errors import PeerError
+from common.messages import Accept, CheckIn, Decline, Failed, Offer, Result, RoundStatus, clip
+from common.plan import RoundPlan
+from device.session_events import (
+    CancelJob,
+    Command,
+    DropUpdate,
+    Event,
+    Examined,
+    Fetch,
+    Fetched,
+    Invited,
+    Pointed,
+    Receipted,
+    Reconnected,
+    Said,
+    Speak,
+    StartJob,
+    Tick,
+    Trained,
+    TrainingFailed,
+    Wanted,
+    WasRefused,
+    WasResolved,
+)
 
 
 @dataclass(frozen=True)
@@ -43,8 +66,11 @@ class Task:
     """The device's part in one round. `says` is repeated at `repeat_at` until something answers it."""
 
     round: int
+    generation: str
     stage: Stage
-    invite: Invite | None = None
+    plan: RoundPlan | None = None
+    digest: str = ""
+    """SHA-256 of the plan as it travelled, which the offer names."""
     offer: Offer | None = None
     says: Said | None = None
     repeat_at: float = float("inf")
@@ -60,149 +86,31 @@ class Session:
     task: Task | None = None
     unfitness: str = ""
     waits: Waits = WAITS
+    labels: tuple[str, ...] = ("no", "yes")
+    """What the labels of this device's data are called, in the order of their numbers."""
+    result: Result | None = None
+    """What became of the device's update in the last round that it took part in."""
 
     @property
     def doing(self) -> str:
         """Say what the device does, for people."""
         if self.unfitness and (self.task is None or self.task.stage is Stage.DECLINED):
             return f"sitting rounds out: {self.unfitness}"
-        return f"{self.task.stage.value}, round {self.task.round}" if self.task else "waiting for a round"
+        if self.task:
+            return f"{self.task.stage.value}, round {self.task.round}"
+        return clip(f"waiting for a round{_told(self.result)}", 200)
 
 
-# ---- events ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Pointed:
-    """The coordinator told where the round stands."""
-
-    status: RoundStatus
-
-
-@dataclass(frozen=True)
-class Invited:
-    """The device is in the cohort."""
-
-    invite: Invite
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """A blob is here, complete."""
-
-    blob: str
-
-
-@dataclass(frozen=True)
-class Trained:
-    """The update is on disk, durable."""
-
-    offer: Offer
-
-
-@dataclass(frozen=True)
-class TrainingFailed:
-    """The job of a round ended without an update."""
-
-    round: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """The coordinator asks for chunks of the update."""
-
-    blob: str
-
-
-@dataclass(frozen=True)
-class Receipted:
-    """The coordinator has the update."""
-
-    round: int
-
-
-@dataclass(frozen=True)
-class WasRefused:
-    """The coordinator does not want the update."""
-
-    round: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class Examined:
-    """The device's health was read; `unfitness` says why it should sit rounds out, nothing where it is fit."""
-
-    unfitness: str
-
-
-@dataclass(frozen=True)
-class Reconnected:
-    """The connection, or the coordinator behind it, is new: what was said last may be lost."""
-
-
-@dataclass(frozen=True)
-class Tick:
-    """Time passed."""
-
-
-Event = (
-    Pointed
-    | Invited
-    | Fetched
-    | Trained
-    | TrainingFailed
-    | Wanted
-    | Receipted
-    | WasRefused
-    | Examined
-    | Reconnected
-    | Tick
-)
-
-# ---- commands -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Speak:
-    """Send a message to the coordinator."""
-
-    message: Said
-
-
-@dataclass(frozen=True)
-class Fetch:
-    """Get a blob, or say at once that it is here."""
-
-    ref: Ref
-
-
-@dataclass(frozen=True)
-class StartJob:
-    """Train."""
-
-    invite: Invite
-
-
-@dataclass(frozen=True)
-class CancelJob:
-    """End the training of a round that is over."""
-
-
-@dataclass(frozen=True)
-class DropUpdate:
-    """Delete the update: its round is over."""
-
-
-Command = Speak | Fetch | StartJob | CancelJob | DropUpdate
 Step = tuple[Session, tuple[Command, ...]]
 
 
-def resume(device: str, offer: Offer | None, now: float, waits: Waits = WAITS) -> Session:
+def resume(session: Session, offer: Offer | None, now: float) -> Session:
     """Begin, with the offer that an earlier process kept."""
-    task = Task(offer.round, Stage.OFFERING, None, offer, offer, now, waits.repeat_s) if offer else None
-    return Session(device, None, task, waits=waits)
+    if offer is None:
+        return session
+    wait = session.waits.repeat_s
+    task = Task(offer.round, offer.generation, Stage.OFFERING, offer=offer, says=offer, repeat_at=now, repeat_s=wait)
+    return replace(session, task=task)
 
 
 def step(session: Session, event: Event, now: float) -> Step:  # noqa: C901, PLR0911, PLR0912 - one line an event, the table itself
@@ -211,27 +119,35 @@ def step(session: Session, event: Event, now: float) -> Step:  # noqa: C901, PLR
     match event:
         case Pointed(status=status):
             return _pointed(session, status, now)
-        case Invited(invite=invite):
-            return _invited(session, invite)
-        case Fetched(blob=blob) if task and task.stage is Stage.FETCHING and task.invite:
-            if task.invite.base.id == blob:
-                return _stay(session, Stage.TRAINING), (StartJob(task.invite),)
-        case Trained(offer=offer) if task and task.stage is Stage.TRAINING and task.round == offer.round:
+        case Invited():
+            return _invited(session, event, now)
+        case Fetched(blob=blob) if task and task.stage is Stage.FETCHING and task.plan:
+            if task.plan.base.id == blob:
+                return _stay(session, Stage.TRAINING), (StartJob(task.plan, task.digest),)
+        case Trained(offer=offer) if (
+            task and task.stage is Stage.TRAINING and _is_of(task, offer.round, offer.generation)
+        ):
             return _saying(replace(session, task=replace(task, offer=offer)), Stage.OFFERING, offer, now)
         case TrainingFailed(round=number, reason=reason) if task and task.round == number:
             if task.stage in {Stage.TRAINING, Stage.FETCHING}:
-                failed = Failed(device=session.device, round=number, reason=clip(reason))
+                failed = Failed(device=session.device, round=number, generation=task.generation, reason=clip(reason))
                 return _saying(session, Stage.FAILED, failed, now)
         case Wanted(blob=blob) if task and task.offer and task.offer.update.id == blob:
             return _answered(session, now), ()
-        case Receipted(round=number) if task and task.round == number and task.stage in {Stage.OFFERING, Stage.JOINING}:
-            return _stay(session, Stage.DELIVERED), ()
-        case WasRefused(round=number) if task and task.round == number:
+        case Receipted(round=number, generation=generation) if task and _is_of(task, number, generation):
+            if task.stage in {Stage.OFFERING, Stage.JOINING, Stage.DELIVERED}:
+                return _stay(session, Stage.DELIVERED), ()
+        case WasRefused(round=number, generation=generation) if task and _is_of(task, number, generation):
             return _stay(session, Stage.REFUSED), (CancelJob(), DropUpdate())
+        case WasResolved(result=result):
+            return _resolved(session, result)
         case Examined(unfitness=reason):
             return _examined(replace(session, unfitness=reason), now)
         case Reconnected() if task and task.says:
             return _saying(session, task.stage, task.says, now)  # the patience of a silence begins anew as well
+        case Reconnected() if task and task.stage is Stage.DELIVERED:
+            # A power cut may have taken the update from it: ask until it has the update, or invites this device anew.
+            return _saying(session, Stage.DELIVERED, _check_in(session, task), now)
         case Tick() if task and task.says and now >= task.repeat_at:
             return _repeat(session, now)
     return session, ()
@@ -248,8 +164,10 @@ def _pointed(session: Session, status: RoundStatus, now: float) -> Step:
     session = replace(session, pointer=status)
     task = session.task
     is_open = status.phase in {"selecting", "reporting", "aggregating"}
-    if task is not None and (task.round != status.round or not is_open):
-        session, ended = replace(session, task=None), (CancelJob(), DropUpdate())
+    if task is not None and not (is_open and _is_of(task, status.round, status.generation)):
+        # Its result comes with the end of the round. Who was away for that asks, once.
+        ask = (Speak(_check_in(session, task)),) if task.offer and not _is_told(session, task) else ()
+        session, ended = replace(session, task=None), (*ask, CancelJob(), DropUpdate())
         return _join(session, status, now, (*fetch, *ended))
     if task is not None and task.stage is not Stage.JOINING and status.phase == "selecting":
         # The coordinator lost its cohort to a power cut. Whoever is in the middle of it joins again.
@@ -257,56 +175,87 @@ def _pointed(session: Session, status: RoundStatus, now: float) -> Step:
             return session, fetch
         if task.stage in {Stage.REFUSED, Stage.DECLINED}:
             return _join(replace(session, task=None), status, now, fetch)
-        return session, (*fetch, Speak(CheckIn(device=session.device, round=status.round)))
-    if task is not None and task.stage is Stage.DELIVERED and task.offer and _is_unknown(session.device, status):
-        session, again = _saying(session, Stage.OFFERING, task.offer, now)
-        return session, (*fetch, *again)
+        return session, (*fetch, Speak(_check_in(session, task)))
     return _join(session, status, now, fetch)
 
 
-def _is_unknown(device: str, status: RoundStatus) -> bool:
-    """Whether a round that waits for updates does not know this device's, as after the coordinator lost it."""
-    return status.phase == "reporting" and device in status.cohort and device not in status.reported
-
-
 def _join(session: Session, status: RoundStatus, now: float, before: tuple[Command, ...]) -> Step:
-    """Check in to a round that is open for this device, also to one that it lost sight of."""
-    is_ours = status.phase == "selecting" or (status.phase == "reporting" and session.device in status.cohort)
-    if session.task is not None or not is_ours or session.device in status.reported:
+    """Check in to a round that takes devices, and to one that waits for updates: perhaps this device is in it."""
+    if session.task is not None or status.phase not in {"selecting", "reporting"}:
         return session, before
+    task = Task(status.round, status.generation, Stage.JOINING)
+    session = replace(session, task=task)
     if session.unfitness:
-        session, say = _decline(session, status.round, now)
-        return session, (*before, *say)
-    check_in = CheckIn(device=session.device, round=status.round)
-    session = replace(session, task=Task(status.round, Stage.JOINING))
-    session, say = _saying(session, Stage.JOINING, check_in, now)
+        session, say = _decline(session, task, session.unfitness, now)
+    else:
+        session, say = _saying(session, Stage.JOINING, _check_in(session, task), now)
     return session, (*before, *say)
 
 
-def _invited(session: Session, invite: Invite) -> Step:
-    task = session.task
-    if task is None or task.round != invite.round:
+def _invited(session: Session, invited: Invited, now: float) -> Step:
+    task, plan = session.task, invited.plan
+    if task is None or not _is_of(task, plan.round, plan.generation):
         return session, ()  # the pointer says first which round is open; a check-in brings the invitation again
-    accept = Speak(Accept(device=session.device, round=invite.round))
-    if task.stage is not Stage.JOINING:
-        return session, (accept,) if task.stage in {Stage.FETCHING, Stage.TRAINING} else ()
-    session = replace(session, task=Task(invite.round, Stage.FETCHING, invite))
-    return session, (accept, Fetch(invite.base))
+    accept = Speak(Accept(device=session.device, round=plan.round, generation=plan.generation))
+    match task.stage:
+        case Stage.JOINING:
+            try:
+                plans.check_labels(plan, session.labels)
+            except PeerError as error:
+                return _decline(session, task, str(error), now)
+            session = replace(
+                session, task=replace(task, stage=Stage.FETCHING, plan=plan, digest=invited.digest, says=None)
+            )
+            return session, (accept, Fetch(plan.base))
+        case Stage.FETCHING | Stage.TRAINING:
+            return session, (accept,)
+        case Stage.DELIVERED if task.offer is not None:  # it lost the update to a power cut
+            return _saying(session, Stage.OFFERING, task.offer, now)
+    return session, ()
+
+
+def _resolved(session: Session, result: Result) -> Step:
+    """Take note of what became of the update; the end of the round ends the task as well, with its next status."""
+    known = session.result
+    if known is not None and known.generation == result.generation and result.round < known.round:
+        return session, ()
+    return replace(session, result=result), ()
 
 
 def _examined(session: Session, now: float) -> Step:
     """Take back a check-in that the device is not fit to keep. What is being trained or delivered goes on."""
     match session:
         case Session(unfitness=str(reason), task=Task(stage=Stage.JOINING | Stage.FETCHING) as task) if reason:
-            return _decline(session, task.round, now)
+            return _decline(session, task, reason, now)
         case Session(unfitness="", pointer=RoundStatus(phase="selecting") as status, task=Task(stage=Stage.DECLINED)):
             return _join(replace(session, task=None), status, now, ())
     return session, ()
 
 
-def _decline(session: Session, number: int, now: float) -> Step:
-    decline = Decline(device=session.device, round=number, reason=clip(session.unfitness))
-    return _saying(replace(session, task=Task(number, Stage.DECLINED)), Stage.DECLINED, decline, now)
+def _decline(session: Session, task: Task, reason: str, now: float) -> Step:
+    decline = Decline(device=session.device, round=task.round, generation=task.generation, reason=clip(reason))
+    declined = Task(task.round, task.generation, Stage.DECLINED)
+    return _saying(replace(session, task=declined), Stage.DECLINED, decline, now)
+
+
+def _check_in(session: Session, task: Task) -> CheckIn:
+    return CheckIn(device=session.device, round=task.round, generation=task.generation)
+
+
+def _is_of(task: Task, number: int, generation: str) -> bool:
+    """Whether a task belongs to a round: numbers come again after a coordinator is restored, generations do not."""
+    return (task.round, task.generation) == (number, generation)
+
+
+def _is_told(session: Session, task: Task) -> bool:
+    result = session.result
+    return result is not None and _is_of(task, result.round, result.generation)
+
+
+def _told(result: Result | None) -> str:
+    if result is None:
+        return ""
+    return f"; its update of round {result.round} {'counted' if result.counted else f'did not count: {result.reason}'}"
 
 
 def _stay(session: Session, stage: Stage) -> Session:

@@ -5,6 +5,7 @@ import secrets
 from collections import deque
 from typing import Literal
 
+from common import plan as plans
 from common import skipped
 from common.errors import ConfigError
 from common.health import Health
@@ -50,7 +51,10 @@ class Voice:
 
     def __init__(self, config: DeviceConfig, store: DeviceStore, inbox: Inbox) -> None:
         self.refused = 0
+        self.epoch = "0"
+        """The coordinator's, as last heard."""
         self._device = config.device
+        self._abilities = plans.abilities(config.models)
         self._federation = config.federation
         self._max_skipped_share = config.data.max_skipped_share
         self._nonce = ""
@@ -105,7 +109,7 @@ class Voice:
 
     def hello(self) -> None:
         """Tell the coordinator that the device is here."""
-        self.say(Hello(device=self._device, nonce=self._nonce))
+        self.say(Hello(device=self._device, nonce=self._nonce, epoch=self.epoch, abilities=self._abilities))
 
     def stand_back(self, takeover: Takeover) -> None:
         """Answer that another connection has this device's name; raises ConfigError where this process must end.

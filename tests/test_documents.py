@@ -15,7 +15,7 @@ from common import errors
 from common.command import INTERRUPTED
 from common.config import Config, DataConfig, convert
 from common.learning import seam
-from common.messages import ModelChoice, Plan
+from common.plan import ModelChoice, Training
 from common.yaml_text import parse
 from coordinator.cli import main as coordinator
 from coordinator.config import CoordinatorConfig
@@ -169,7 +169,9 @@ def test_the_example_trains(example: str, tmp_path: Path, monkeypatch: pytest.Mo
     learner = seam.build(choice, {"tiny": "my_models:tiny"})
     data = DataConfig(loader="my_models:from_npz", options={"file": str(tmp_path / "rpi1.npz")})
     site = seam.load(data, learner.image_size)
-    trained = learner.train(learner.initial(0), site, Plan(model=choice), lambda _epoch, _figures: None)
+    trained = learner.train(
+        learner.initial(0), site, Training(epochs=1, learning_rate=1e-3), lambda _epoch, _figures: None
+    )
     assert trained.num_examples == len(site.train) == 18
     assert learner.predict(trained.weights, site.unseen.images).shape == (6,)
 

@@ -9,67 +9,26 @@ import dataclasses
 from collections import deque
 from collections.abc import Iterator
 
-import msgspec
 import pytest
 from msgspec.structs import replace
 
-from common.messages import Accept, CheckIn, Failed, Invite, Offer, Plan, Receipt, Ref, Refusal, RoundStatus
+from common import plan as plans
+from common.messages import Accept, CheckIn, Failed, Invite, Offer, Receipt, Refusal, Result
 from coordinator import events
 from coordinator import round as rounds
-from coordinator.admission import Limits
-from coordinator.round import OPEN, Phase, Round, Rules
+from coordinator.round_state import OPEN, Phase, Round, result_of
 from coordinator.story import round_status
 from device import session as sessions
-from device.session import DropUpdate, Fetch, Fetched, Session, Speak, Stage
+from device import session_events as happened
+from device.session import Session, Stage
+from device.session_events import DropUpdate, Fetch, Fetched, Speak
+from tests.rounds import GENERATION
+from tests.worlds import DEVICES, Message, World, model, opened, still, timeless, update, with_device
 
 pytestmark = pytest.mark.slow
 
-DEVICES = ("a", "b")
+
 FOREVER = 1e9
-Message = CheckIn | Accept | Failed | Offer | Invite | Receipt | Refusal
-
-
-def model(number: int) -> Ref:
-    """The global model after round `number`."""
-    return Ref(id=f"{number:064x}", head_bytes=100, size=8, chunk_bytes=4096)
-
-
-def update(device: str, number: int) -> Ref:
-    """What a device makes of a round: the same in every repetition."""
-    return Ref(id=f"{number:032x}{DEVICES.index(device) + 1:032x}", head_bytes=100, size=8, chunk_bytes=4096)
-
-
-def opened(number: int, minimum: int) -> Round:
-    made = Round(
-        number=number,
-        base=model(number - 1),
-        plan=msgspec.convert({"model": {"name": "numpy"}}, Plan),
-        rules=Rules(goal=2, minimum=minimum, selection_s=1.0, deadline_s=1.0),
-        limits=Limits(),
-    )
-    return rounds.begin(made, 0.0)[0]
-
-
-class World(msgspec.Struct, frozen=True):
-    """Both sides, their disks, and what is on its way. Devices stand in the order of DEVICES."""
-
-    round: Round
-    saved: Round
-    retained: RoundStatus
-    sessions: tuple[Session, ...]
-    kept: tuple[Offer | None, ...]
-    in_flight: tuple[Message, ...] = ()
-    collecting: tuple[Offer, ...] = ()
-    counted: tuple[tuple[int, str, str], ...] = ()
-    promised: tuple[tuple[str, str], ...] = ()
-    """Updates whose devices were told, in this round, that they count."""
-    faults: int = 0
-    cuts: int = 0
-    is_averaging: bool = False
-    is_over: bool = False
-
-    def key(self) -> bytes:
-        return msgspec.msgpack.encode(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,18 +93,19 @@ class Model:
         world = replace(world, collecting=(), promised=(), is_averaging=False)
         if done.number == self.rounds:
             return replace(world, is_over=True)
-        following = opened(done.number + 1, self.minimum)
-        if done.phase is not Phase.COMMITTED:
-            following = replace(following, base=done.base)
+        following = opened(done.number + 1, self.minimum, None if done.phase is Phase.COMMITTED else done.base)
+        world = replace(world, past=(*world.past, done))
         return replace(world, round=following, saved=following, retained=round_status(following, "0"))
 
     def heard(self, world: World, message: Message) -> World:
         """The coordinator takes a message, as `coordinator.reception` admits it."""
         match message:
-            case Offer():
-                return self.coordinator(world, events.Offered(offer=message))
+            case CheckIn() | Offer() if message.round != world.round.number:
+                return self.late(world, message)
             case _ if message.round != world.round.number:
                 return world
+            case Offer():
+                return self.coordinator(world, events.Offered(offer=message))
             case CheckIn(device=device):
                 return self.coordinator(world, events.CheckedIn(device=device))
             case Accept(device=device):
@@ -153,6 +113,15 @@ class Model:
             case Failed(device=device, reason=reason):
                 return self.coordinator(world, events.Failed(device=device, reason=reason))
         raise AssertionError(message)
+
+    def late(self, world: World, message: CheckIn | Offer) -> World:
+        """The coordinator tells what became of a device in a round that is over."""
+        for done in world.past:
+            member = done.member(message.device)
+            if done.number == message.round and member is not None:
+                return self.send(world, result_of(done, member))
+        device, number = message.device, message.round
+        return self.send(world, Refusal(device=device, round=number, generation=GENERATION, reason="not known"))
 
     def arrived(self, world: World, offer: Offer) -> World:
         """The last chunk of an update is here, if its device still has it."""
@@ -167,11 +136,12 @@ class Model:
     def restarted(self, world: World, saved: Round, lost: frozenset[str] = frozenset()) -> World:
         """The coordinator starts again from its journal; what was on its way to it may come yet."""
         resumed, commands = rounds.resume(saved, 0.0, lost)
-        return self.enter(replace(world, collecting=(), is_averaging=False), timeless(resumed), commands)
+        world = replace(world, collecting=(), is_averaging=False, greeted=(False,) * len(DEVICES))
+        return self.enter(world, timeless(resumed), commands)
 
     # ---- a device's loop, as `device.daemon` has it ---------------------------------------------
 
-    def device(self, world: World, place: int, event: sessions.Event, now: float = 0.0) -> World:
+    def device(self, world: World, place: int, event: happened.Event, now: float = 0.0) -> World:
         after, commands = sessions.step(world.sessions[place], event, now)
         world = with_device(world, place, still(after), world.kept[place])
         for command in commands:
@@ -190,13 +160,21 @@ class Model:
         """A device takes a command."""
         place = DEVICES.index(message.device)
         match message:
-            case Invite():
-                return self.device(world, place, sessions.Invited(message))
+            case Invite(plan=packed):
+                return self.device(world, place, happened.Invited(plans.read(packed), plans.digest(packed)))
             case Receipt(round=number):
-                return self.device(world, place, sessions.Receipted(number))
+                return self.device(world, place, happened.Receipted(number, message.generation))
             case Refusal(round=number, reason=reason):
-                return self.device(world, place, sessions.WasRefused(number, reason))
+                return self.device(world, place, happened.WasRefused(number, message.generation, reason))
+            case Result():
+                self.truth(world, message)
+                return self.device(world, place, happened.WasResolved(message))
         raise AssertionError(message)
+
+    def truth(self, world: World, result: Result) -> None:
+        """A device is told that its update counts where it does, and that it does not where it does not."""
+        counted = (result.round, result.device) in {row[:2] for row in world.counted}
+        assert result.counted == counted, "a device is told wrongly what became of its update"
 
     # ---- what may happen ------------------------------------------------------------------------
 
@@ -215,20 +193,30 @@ class Model:
 
     def look(self, world: World, place: int) -> World:
         """A device is told where the round stands, perhaps once more."""
-        return self.device(world, place, sessions.Pointed(world.retained))
+        if not world.greeted[place]:
+            greeted = tuple(known or number == place for number, known in enumerate(world.greeted))
+            world = self.device(replace(world, greeted=greeted), place, happened.Reconnected())
+        return self.device(world, place, happened.Pointed(world.retained))
 
     def train(self, world: World, place: int) -> World:
         """A device that trains is done."""
         task = world.sessions[place].task
-        if task is None or task.stage is not Stage.TRAINING or task.invite is None:
+        if task is None or task.stage is not Stage.TRAINING or task.plan is None:
             return world
         name, made = DEVICES[place], update(DEVICES[place], task.round)
-        offer = Offer(device=name, round=task.round, base=task.invite.base.id, update=made, num_examples=1)
-        return self.device(with_device(world, place, world.sessions[place], offer), place, sessions.Trained(offer))
+        offer = Offer(
+            device=name,
+            round=task.round,
+            generation=task.generation,
+            plan=task.digest,
+            update=made,
+            num_examples=1,
+        )
+        return self.device(with_device(world, place, world.sessions[place], offer), place, happened.Trained(offer))
 
     def repeat(self, world: World, place: int) -> World:
         """A device says again what nobody has answered."""
-        return self.device(world, place, sessions.Tick(), FOREVER)
+        return self.device(world, place, happened.Tick(), FOREVER)
 
     def average(self, world: World) -> World:
         if not world.is_averaging:
@@ -240,7 +228,7 @@ class Model:
         return replace(world, saved=world.round, retained=round_status(world.round, "0"))
 
     def carry(self, world: World, message: Message) -> World:
-        is_for_device = isinstance(message, Invite | Receipt | Refusal)
+        is_for_device = isinstance(message, Invite | Receipt | Refusal | Result)
         return self.told(world, message) if is_for_device else self.heard(world, message)
 
     def misfortune(self, world: World) -> Iterator[World]:
@@ -251,9 +239,10 @@ class Model:
             if after.round.number == world.round.number and not after.is_over:
                 yield self.restarted(replace(after, in_flight=world.in_flight, retained=world.retained), after.saved)
         for place, device in enumerate(DEVICES):
-            yield with_device(world, place, still(sessions.resume(device, world.kept[place], 0.0)), world.kept[place])
+            fresh = still(sessions.resume(Session(device), world.kept[place], 0.0))
+            yield with_device(world, place, fresh, world.kept[place])
             if (task := world.sessions[place].task) and task.stage is Stage.TRAINING:
-                yield self.device(world, place, sessions.TrainingFailed(task.round, "no memory"))
+                yield self.device(world, place, happened.TrainingFailed(task.round, "no memory"))
 
     def power_cuts(self, world: World) -> Iterator[World]:
         """The journal, or one update, goes back to before it reached the disk."""
@@ -298,25 +287,6 @@ class Model:
             yield from self.misfortune(world)
         if world.cuts < self.cuts:
             yield from self.power_cuts(world)
-
-
-def timeless(state: Round) -> Round:
-    members = tuple(replace(m, advanced_at=0.0) for m in state.members)
-    return replace(state, phase_since=0.0, members=members)
-
-
-def still(session: Session) -> Session:
-    if session.task is None:
-        return session
-    return dataclasses.replace(session, task=dataclasses.replace(session.task, repeat_at=0.0, repeat_s=0.0))
-
-
-def with_device(world: World, place: int, session: Session, kept: Offer | None) -> World:
-    return replace(
-        world,
-        sessions=(*world.sessions[:place], session, *world.sessions[place + 1 :]),
-        kept=(*world.kept[:place], kept, *world.kept[place + 1 :]),
-    )
 
 
 def explore(made: Model) -> dict[bytes, World]:

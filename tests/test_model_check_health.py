@@ -9,8 +9,10 @@ from msgspec.structs import replace
 
 from common.messages import Decline
 from coordinator import events
-from device.session import Examined, Stage
-from tests.test_model_check import DEVICES, Model, World, explore
+from device.session import Stage
+from device.session_events import Examined
+from tests.test_model_check import Model, explore
+from tests.worlds import DEVICES, World
 
 pytestmark = pytest.mark.slow
 

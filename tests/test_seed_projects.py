@@ -182,7 +182,7 @@ def second(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_configuration_is_that_of_the_second_forerunner() -> None:
     config = read_config(ROOT / "config" / "coordinator-mobilenet-224.yaml")
-    plan, options = config.plan(1), config.model.options
+    plan, options = config.training_in(1), config.model.options
     assert (plan.epochs, plan.batch_size, plan.learning_rate) == (10, 32, 1e-4)
     assert (plan.patience > 0, plan.validation_share > 0) == (True, True)
     assert (options["image_size"], options["alpha"], options["weights"]) == (224, 1.0, "imagenet")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.learning.seam import Examples, Labels
-from common.messages import Plan
+from common.plan import Training
 
 
 @dataclass(frozen=True)
@@ -25,17 +25,17 @@ class Course:
         return min(self.per_epoch, self.steps - (epoch - 1) * self.per_epoch)
 
 
-def chart(plan: Plan, num_examples: int) -> Course:
-    """Lay out the training of `num_examples` by `plan`: where `plan.steps` is set, it counts and not `plan.epochs`."""
-    per_epoch = max(-(-num_examples // plan.batch_size), 1)
-    steps = plan.steps or plan.epochs * per_epoch
+def chart(training: Training, num_examples: int) -> Course:
+    """Lay out a training on `num_examples` examples: where `steps` are set, they count and not `epochs`."""
+    per_epoch = max(-(-num_examples // training.batch_size), 1)
+    steps = training.steps or training.epochs * per_epoch
     return Course(-(-steps // per_epoch), steps, per_epoch)
 
 
-def seeded(plan: Plan, device: str) -> Plan:
+def seeded(training: Training, device: str) -> Training:
     """Give a device its own shuffling and augmentation in a round, the same in every repetition of the run."""
     offset = int.from_bytes(device.encode(), "big") % 1_000_003
-    return msgspec.structs.replace(plan, seed=plan.seed * 1_000_003 + offset)
+    return msgspec.structs.replace(training, seed=training.seed * 1_000_003 + offset)
 
 
 def batches(count: int, batch_size: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:

@@ -13,7 +13,7 @@ from common.learning.outline import difference, size_of
 from common.learning.recipe import Recipe
 from common.learning.seam import BUILT_IN_MODELS, Describing, FileLearner
 from common.learning.weight_files import WeightFile
-from common.messages import ModelChoice
+from common.plan import ModelChoice
 from common.weights import Tensor
 
 SAYS = "the command line or the recipe says"

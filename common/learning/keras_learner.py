@@ -21,7 +21,7 @@ from common.learning.keras_models import leaves, values
 from common.learning.keras_step import Batch, Pull, Stepper
 from common.learning.outline import Layer, read_outline
 from common.learning.seam import Examples, Images, OnEpoch, Site, Trained, Variant
-from common.messages import Plan
+from common.plan import Training
 from common.weights import Spec, Tensor, spec_of
 
 PREDICT_BATCH = 32
@@ -102,16 +102,16 @@ class KerasLearner:
         self._put(weights)
         keras_files.save(self._model, path)
 
-    def train(self, weights: list[Tensor], site: Site, plan: Plan, on_epoch: OnEpoch) -> Trained:
-        """Train as `plan` says. Raises WorkError where the loss or a weight stops being finite."""
-        train, validation = hold_out(site.train, plan.validation_share)
-        course = chart(plan, len(train))
-        patience = Patience(plan.patience if len(validation) else 0)
-        training = _Training(plan, course, self._start(weights, plan), train)
+    def train(self, weights: list[Tensor], site: Site, training: Training, on_epoch: OnEpoch) -> Trained:
+        """Train as `training` says. Raises WorkError where the loss or a weight stops being finite."""
+        train, validation = hold_out(site.train, training.validation_share)
+        course = chart(training, len(train))
+        patience = Patience(training.patience if len(validation) else 0)
+        run = _Run(training, course, self._start(weights, training), train)
         metrics: dict[str, float] = {}
         best: tuple[list[Tensor], dict[str, float]] | None = None
         for epoch in range(1, course.epochs + 1):
-            metrics = {**self._train_epoch(training, epoch), **self._validate(validation)}
+            metrics = {**self._train_epoch(run, epoch), **self._validate(validation)}
             on_epoch(epoch, metrics)
             patience = patience.after(epoch, metrics.get("validation_loss", np.inf))
             if patience.limit and patience.epoch == epoch:
@@ -120,7 +120,7 @@ class KerasLearner:
                 break
         trained, metrics = best or (values(self._model), metrics)
         if not all(np.isfinite(tensor).all() for tensor in trained):
-            raise WorkError(f"the weights are not finite; try a learning rate below {plan.learning_rate:g}")
+            raise WorkError(f"the weights are not finite; try a learning rate below {training.learning_rate:g}")
         return Trained(trained, len(train), metrics)
 
     def predict(self, weights: list[Tensor], images: Images) -> NDArray[np.float64]:
@@ -154,44 +154,44 @@ class KerasLearner:
         pixels = tf.TensorSpec((None, self.image_size, self.image_size, 3), tf.uint8)
         return tf.function(self._predict_batch, (pixels,))
 
-    def _start(self, weights: list[Tensor], plan: Plan) -> Stepper:
+    def _start(self, weights: list[Tensor], training: Training) -> Stepper:
         """Forget all that an earlier training in this process left behind."""
         self._put(weights)
         shared = {id(variable) for variable in self._model.weights}
         others = [variable for variable in self._model.variables if id(variable) not in shared]
         for place, variable in enumerate(others):  # the counters of the model's random layers, such as dropout
-            variable.assign(np.full(variable.shape, (plan.seed + place) % 2**32, variable.dtype))
-        stepper = self._stepper(plan)
+            variable.assign(np.full(variable.shape, (training.seed + place) % 2**32, variable.dtype))
+        stepper = self._stepper(training)
         stepper.reset()
         return stepper
 
-    def _stepper(self, plan: Plan) -> Stepper:
-        """Take the step whose trace fits what `plan` trains: one each for BatchNorm trained or not, pulled or not."""
+    def _stepper(self, training: Training) -> Stepper:
+        """Take the step whose trace fits `training`: one each for BatchNorm trained or not, pulled or not."""
         for layer, as_built in self._norms:
-            layer.trainable = as_built if plan.batch_norm == "model" else plan.batch_norm != "frozen"
-        is_proximal = plan.proximal_mu > 0
+            layer.trainable = as_built if training.batch_norm == "model" else training.batch_norm != "frozen"
+        is_proximal = training.proximal_mu > 0
         key = (is_proximal, *(layer.trainable for layer, _ in self._norms))
         if key not in self._steppers:
             self._steppers[key] = Stepper(self._model, self.image_size, self._label_smoothing, is_proximal=is_proximal)
         return self._steppers[key]
 
-    def _train_epoch(self, training: "_Training", epoch: int) -> dict[str, float]:
-        plan, course, train = training.plan, training.course, training.examples
+    def _train_epoch(self, run: "_Run", epoch: int) -> dict[str, float]:
+        training, course, train = run.training, run.course, run.examples
         warm_up = min(self._warm_up_steps, course.steps // 2)
-        pull = Pull(plan.proximal_mu, plan.clip_norm)
+        pull = Pull(training.proximal_mu, training.clip_norm)
         totals, count = np.zeros(2), 0
-        places = batches(len(train), plan.batch_size, training.rng)
+        places = batches(len(train), training.batch_size, run.rng)
         first = (epoch - 1) * course.per_epoch + 1
         for step, batch in zip(range(first, first + course.steps_of(epoch)), places, strict=False):
-            changes = draw(self._augmentation, training.rng, len(batch), self.image_size)
+            changes = draw(self._augmentation, run.rng, len(batch), self.image_size)
             labels = train.labels[batch].astype(np.float32)
-            given = Batch(train.images[batch], labels, training.weights[batch], changes)
-            totals += training.stepper.step(given, plan.learning_rate * min(1, step / max(warm_up, 1)), pull)
+            given = Batch(train.images[batch], labels, run.weights[batch], changes)
+            totals += run.stepper.step(given, training.learning_rate * min(1, step / max(warm_up, 1)), pull)
             count += len(batch)
         loss, accuracy = totals / count
         if not np.isfinite(loss):
             raise WorkError(
-                f"the loss is not finite in epoch {epoch}; try a learning rate below {plan.learning_rate:g}"
+                f"the loss is not finite in epoch {epoch}; try a learning rate below {training.learning_rate:g}"
             )
         return {"loss": float(loss), "accuracy": float(accuracy)}
 
@@ -211,17 +211,17 @@ class KerasLearner:
         return self._model(tf.cast(images, tf.float32), training=False)[:, 0]
 
 
-class _Training:
+class _Run:
     """What stays the same from epoch to epoch."""
 
-    def __init__(self, plan: Plan, course: Course, stepper: Stepper, examples: Examples) -> None:
-        self.plan, self.course, self.stepper, self.examples = plan, course, stepper, examples
-        self.rng = np.random.default_rng(plan.seed)
-        self.weights = balance(examples.labels) if plan.class_weights else np.ones(len(examples), np.float32)
+    def __init__(self, training: Training, course: Course, stepper: Stepper, examples: Examples) -> None:
+        self.training, self.course, self.stepper, self.examples = training, course, stepper, examples
+        self.rng = np.random.default_rng(training.seed)
+        self.weights = balance(examples.labels) if training.class_weights else np.ones(len(examples), np.float32)
 
 
 def _norms(model: Any) -> list[Any]:
-    """The BatchNorm layers that a plan may train: those behind the first layer that is trained."""
+    """The BatchNorm layers that a training may change: those behind the first layer that is trained."""
     is_behind, found = False, []
     for layer in leaves(model):
         is_behind = is_behind or bool(layer.trainable_variables)

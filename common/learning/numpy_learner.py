@@ -13,7 +13,7 @@ from common.config import Config, DataConfig, convert
 from common.errors import ConfigError, DataError, WorkError
 from common.learning import weight_files
 from common.learning.seam import Examples, Images, OnEpoch, Site, Trained
-from common.messages import Plan
+from common.plan import Training
 from common.weights import Spec, Tensor, TensorSpec, difference, spec_of
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=10_000_000)]
@@ -76,15 +76,15 @@ class NumpyLearner:
             raise DataError(f"{path}: does not fit the model: {reason}")
         return tensors
 
-    def train(self, weights: list[Tensor], site: Site, plan: Plan, on_epoch: OnEpoch) -> Trained:
+    def train(self, weights: list[Tensor], site: Site, training: Training, on_epoch: OnEpoch) -> Trained:
         """Do the work of the options, once an epoch. Raises WorkError where the options say so."""
         if self._options.fail:
             raise WorkError("this trainer was told to fail")
-        rng = np.random.Generator(np.random.PCG64(plan.seed))
-        step = np.float32((plan.seed % 1000 + 1) / 1024)
+        rng = np.random.Generator(np.random.PCG64(training.seed))
+        step = np.float32((training.seed % 1000 + 1) / 1024)
         trained = [np.array(tensor, np.float32) for tensor in weights]
         metrics: dict[str, float] = {}
-        for epoch in range(1, plan.epochs + 1):
+        for epoch in range(1, training.epochs + 1):
             time.sleep(self._options.sleep_s)
             for tensor in trained[self._options.frozen_tensors :]:
                 noise = (

@@ -74,7 +74,7 @@ def train(order: Order) -> TrainingReport:
         figures = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         order.tell(f"epoch {epoch}: {figures}")
 
-    trained = learner.train(weights, site, order.recipe.plan, on_epoch)
+    trained = learner.train(weights, site, order.recipe.training, on_epoch)
     learner.save(trained.weights, order.out)
     picture = order.out.with_name(f"{order.name}_training_history.png") if order.is_drawn and epochs else None
     _show(order, epochs, picture)

@@ -4,24 +4,24 @@ import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-from common.messages import Plan
+from common.plan import Training
 from common.weights import Spec, Tensor
 
 _STATISTIC = "/moving_mean"
 
 
-def places(spec: Spec, plan: Plan) -> frozenset[int]:
+def places(spec: Spec, training: Training) -> frozenset[int]:
     """Places in `spec` of the tensors that stay on the device.
 
-    They match a pattern of `plan.personal`, with or without the number that begins a Keras tensor's
-    name; or they belong to a layer with a moving mean and `plan.batch_norm` is `local` (FedBN: Li et
+    They match a pattern of `training.personal`, with or without the number that begins a Keras tensor's
+    name; or they belong to a layer with a moving mean and `training.batch_norm` is `local` (FedBN: Li et
     al. 2021, "FedBN: federated learning on non-IID features via local batch normalization").
     """
-    norms = {layer_of(t.name) for t in spec if t.name.endswith(_STATISTIC)} if plan.batch_norm == "local" else set()
+    norms = {layer_of(t.name) for t in spec if t.name.endswith(_STATISTIC)} if training.batch_norm == "local" else set()
     return frozenset(
         place
         for place, tensor in enumerate(spec)
-        if layer_of(tensor.name) in norms or any(_matches(tensor.name, pattern) for pattern in plan.personal)
+        if layer_of(tensor.name) in norms or any(_matches(tensor.name, pattern) for pattern in training.personal)
     )
 
 

@@ -1,30 +1,17 @@
 """What to train offline: model and training as in the coordinator's configuration, which may be the file itself."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import msgspec
 
 from common.config import Config, Folders, convert, load
 from common.errors import ConfigError
-from common.messages import ModelChoice, Plan
+from common.plan import ModelChoice, Training
 from common.python import extend_path
 
-
-class Training(Config, frozen=True):
-    """How to train: the fields of `common.messages.Plan` that have a meaning without rounds."""
-
-    epochs: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 10
-    steps: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
-    batch_size: Annotated[int, msgspec.Meta(ge=1, le=65_536)] = 16
-    learning_rate: Annotated[float, msgspec.Meta(gt=0, le=100)] = 1e-3
-    seed: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 0
-    proximal_mu: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 0.0
-    clip_norm: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.0
-    class_weights: bool = False
-    batch_norm: Literal["model", "frozen", "averaged", "local"] = "model"
-    validation_share: Annotated[float, msgspec.Meta(ge=0, le=0.9)] = 0.0
-    patience: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 0
+OFFLINE: dict[str, Any] = {"epochs": 10, "learning_rate": 1e-3}
+"""Where a training on files differs from one in a round unless it is told otherwise: no further rounds follow it."""
 
 
 class Recipe(Config, frozen=True):
@@ -33,12 +20,7 @@ class Recipe(Config, frozen=True):
     model: ModelChoice = ModelChoice(name="simple_cnn")
     models: dict[str, str] = {}  # noqa: RUF012 - msgspec copies defaults
     python_path: Folders = ()
-    training: Training = Training()
-
-    @property
-    def plan(self) -> Plan:
-        """The training in the words of the seam."""
-        return Plan(model=self.model, **msgspec.structs.asdict(self.training))
+    training: Training = Training(**OFFLINE)
 
 
 def read_recipe(path: Path | None, model: str | None, options: dict[str, Any], training: dict[str, Any]) -> Recipe:
@@ -55,7 +37,7 @@ def read_recipe(path: Path | None, model: str | None, options: dict[str, Any], t
         chosen = {**chosen, "options": {**(chosen.get("options") or {}), **options}}
     trained = plain.get("training") or {}
     if isinstance(trained, dict):
-        trained = {**trained, **training}
+        trained = {**OFFLINE, **trained, **training}
     recipe = convert({**plain, "model": chosen, "training": trained}, Recipe, str(path or "the command line"))
     if recipe.training.patience and not recipe.training.validation_share:
         raise ConfigError("training.patience needs images to validate on; set training.validation_share")
@@ -68,7 +50,7 @@ def names_model(path: Path | None) -> bool:
     return path is not None and "model" in load(path, dict[str, Any])
 
 
-def _fields(plain: Any, schema: type[Config]) -> Any:
+def _fields(plain: Any, schema: type[msgspec.Struct]) -> Any:
     """What of a mapping `schema` knows; anything else as it is, for the sentence about it."""
     known = {field.name for field in msgspec.structs.fields(schema)}
     return {key: value for key, value in plain.items() if key in known} if isinstance(plain, dict) else plain or {}

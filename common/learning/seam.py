@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from common.config import DataConfig
 from common.errors import ConfigError, DataError
 from common.learning.outline import Layer
-from common.messages import ModelChoice, Plan
 from common.plain_text import printable
+from common.plan import ModelChoice, Training
 from common.python import missing_folder
 from common.weights import Spec, Tensor
 
@@ -90,7 +90,7 @@ class Learner(Protocol):
     def read(self, path: Path) -> list[Tensor]:
         """Read weights from a file in the framework's own format. Raises DataError that names what does not fit."""
 
-    def train(self, weights: list[Tensor], site: Site, plan: Plan, on_epoch: OnEpoch) -> Trained:
+    def train(self, weights: list[Tensor], site: Site, training: Training, on_epoch: OnEpoch) -> Trained:
         """Train on `site.train` from `weights`; the same arguments give the same bytes. Raises WorkError."""
 
     def predict(self, weights: list[Tensor], images: Images) -> NDArray[np.float64]:

@@ -22,7 +22,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 CHUNK = 65_536
 DIGEST = 32
 IN_FLIGHT = 20
-ROOT = "fedpi-wire/1/bare"
+ROOT = "fedpi-wire/2/bare"
 """Below a root that the ACL of `fedpi-broker init` lets through."""
 
 

@@ -12,7 +12,7 @@ import msgspec
 
 from common.errors import WorkError
 from common.learning.seam import build
-from common.messages import ModelChoice
+from common.plan import ModelChoice
 from common.python import child_command
 from common.weights import nbytes
 from coordinator.rehearsal import crowd

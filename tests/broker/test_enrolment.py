@@ -118,7 +118,7 @@ def test_the_revoked_is_listed_denied_and_forgotten_and_comes_back_only_on_purpo
 
 
 def test_rules_that_an_operator_added_stay(config: ServeConfig, tmp_path: Path, rpi1: Bundle) -> None:  # noqa: ARG001
-    acl, rules = config.root / "acl", "user camera1\ntopic read fedpi/1/lab/dev/+/prediction\n"
+    acl, rules = config.root / "acl", "user camera1\ntopic read fedpi/2/lab/dev/+/prediction\n"
     enrolment.enroll(config, "rpi2", tmp_path)
     enrolment.revoke(config, "rpi1")
     acl.write_text(acl.read_text() + rules)

@@ -15,7 +15,7 @@ from common.config import SigningConfig
 from common.errors import ConfigError, PeerError
 from common.signing import Signer, Verifier, parse_peers
 
-TOPIC = "fedpi/1/lab/coord/status"
+TOPIC = "fedpi/2/lab/coord/status"
 
 
 @pytest.fixture

@@ -73,8 +73,8 @@ def test_embedded_broker_says_where_it_is_and_that_it_guards_nothing(run: Run, f
         Connection(BrokerConfig(port=free_port), Session("new", "5")) as new,
         Connection(BrokerConfig(port=free_port + 1), Session("old", "3.1.1")) as old,
     ):
-        new.subscribe("fedpi/1/lab/coord/status")
-        old.publish("fedpi/1/lab/coord/status", b"hello")
+        new.subscribe("fedpi/2/lab/coord/status")
+        old.publish("fedpi/2/lab/coord/status", b"hello")
         message = new.receive(3.0)
     assert message is not None
     assert message.payload == b"hello"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from common.learning.course import Course, Patience, balance, batches, chart, hold_out, seeded
 from common.learning.seam import Examples
-from common.messages import ModelChoice, Plan
+from common.plan import ModelChoice, Training
 
 MODEL = ModelChoice(name="numpy")
 
@@ -19,23 +19,23 @@ def noise(negatives: int, positives: int) -> Examples:
 
 
 def test_epochs_make_the_steps_and_the_last_batch_may_be_short() -> None:
-    assert chart(Plan(model=MODEL, epochs=3, batch_size=16), 40) == Course(epochs=3, steps=9, per_epoch=3)
+    assert chart(Training(epochs=3, batch_size=16, learning_rate=1e-3), 40) == Course(epochs=3, steps=9, per_epoch=3)
 
 
 def test_steps_beat_epochs_and_the_last_epoch_may_be_short() -> None:
-    course = chart(Plan(model=MODEL, epochs=50, steps=7, batch_size=16), 40)
+    course = chart(Training(epochs=50, steps=7, batch_size=16, learning_rate=1e-3), 40)
     assert (course.epochs, [course.steps_of(epoch) for epoch in (1, 2, 3)]) == (3, [3, 3, 1])
 
 
 def test_no_epoch_has_no_step() -> None:
-    assert chart(Plan(model=MODEL, epochs=0), 40) == Course(0, 0, 3)
+    assert chart(Training(epochs=0, learning_rate=1e-3), 40) == Course(0, 0, 3)
 
 
 @given(st.integers(1, 60), st.integers(1, 20))
 def test_an_epoch_sees_every_example_once(count: int, batch_size: int) -> None:
     found = list(batches(count, batch_size, np.random.default_rng(1)))
     assert sorted(np.concatenate(found).tolist()) == list(range(count))
-    assert len(found) == chart(Plan(model=MODEL, batch_size=batch_size), count).per_epoch
+    assert len(found) == chart(Training(epochs=1, batch_size=batch_size, learning_rate=1e-3), count).per_epoch
 
 
 @given(st.integers(2, 40), st.integers(2, 40), st.floats(0.01, 0.9))
@@ -86,6 +86,10 @@ def test_without_a_limit_patience_never_ends() -> None:
 
 
 def test_devices_and_rounds_draw_differently_and_a_repetition_the_same() -> None:
-    plans = [seeded(Plan(model=MODEL, seed=seed), device) for seed in (1, 2) for device in ("rpi1", "rpi2")]
+    plans = [
+        seeded(Training(epochs=1, seed=seed, learning_rate=1e-3), device)
+        for seed in (1, 2)
+        for device in ("rpi1", "rpi2")
+    ]
     assert len({plan.seed for plan in plans}) == 4
-    assert seeded(Plan(model=MODEL, seed=1), "rpi1") == plans[0]
+    assert seeded(Training(epochs=1, seed=1, learning_rate=1e-3), "rpi1") == plans[0]

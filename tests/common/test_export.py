@@ -7,7 +7,7 @@ import pytest
 from common.errors import DataError, WorkError
 from common.learning import export
 from common.learning.seam import Learner, build
-from common.messages import ModelChoice
+from common.plan import ModelChoice
 
 # Keras reads TensorFlow's variables in a way that NumPy 2 discourages.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -10,7 +10,7 @@ import pytest
 from common import weights
 from common.errors import ConfigError, DataError, WorkError
 from common.learning.seam import Examples, Learner, Site, build
-from common.messages import ModelChoice, Plan
+from common.plan import ModelChoice, Training
 from common.weights import Tensor
 
 pytestmark = [
@@ -20,7 +20,7 @@ pytestmark = [
 ]
 
 SIZE = 32
-PLAN = Plan(model=ModelChoice(name="simple_cnn"), epochs=2, batch_size=16, seed=3)
+PLAN = Training(epochs=2, batch_size=16, seed=3, learning_rate=1e-3)
 
 
 def choose(name: str, **options: Any) -> Learner:
@@ -59,7 +59,7 @@ def digest(tensors: list[Tensor]) -> str:
     return hashlib.sha256(b"".join(tensor.tobytes() for tensor in tensors)).hexdigest()
 
 
-def train(learner: Learner, start: list[Tensor], plan: Plan = PLAN, site: Site = SITE) -> list[Tensor]:
+def train(learner: Learner, start: list[Tensor], plan: Training = PLAN, site: Site = SITE) -> list[Tensor]:
     return learner.train(start, site, plan, ignore).weights
 
 
@@ -78,7 +78,7 @@ def test_the_same_arguments_give_the_same_bytes_in_a_warm_and_in_a_new_process()
     learner = choose("simple_cnn", dropout=0.3)
     start = learner.initial(1)
     first = digest(train(learner, start))
-    other = Plan(model=PLAN.model, epochs=1, batch_size=8, seed=9, learning_rate=0.01)
+    other = Training(epochs=1, batch_size=8, seed=9, learning_rate=0.01)
     assert digest(train(learner, start, other)) != first
     assert digest(train(learner, start)) == first
     child = subprocess.run([sys.executable, "-c", DIGEST], capture_output=True, text=True, check=True)
@@ -100,7 +100,7 @@ def test_a_second_training_traces_nothing_again() -> None:
     start = learner.initial(0)
     train(learner, start)
     traces = Counting.calls
-    train(learner, start, Plan(model=PLAN.model, batch_size=7, learning_rate=0.1), spots(11))
+    train(learner, start, Training(epochs=1, batch_size=7, learning_rate=0.1), spots(11))
     assert Counting.calls == traces
 
 
@@ -124,7 +124,7 @@ def test_a_seed_decides_the_initial_weights() -> None:
 
 def test_it_learns_to_find_a_spot() -> None:
     learner = choose("simple_cnn")
-    plan = Plan(model=PLAN.model, epochs=15, batch_size=8, learning_rate=3e-3)
+    plan = Training(epochs=15, batch_size=8, learning_rate=3e-3)
     told: list[int] = []
     trained = learner.train(learner.initial(0), SITE, plan, lambda epoch, _metrics: told.append(epoch))
     right = (learner.predict(trained.weights, SITE.unseen.images) >= 0.5) == SITE.unseen.labels
@@ -137,7 +137,7 @@ def test_it_learns_to_find_a_spot() -> None:
 def test_mobilenet_trains_its_last_layers_only(batch_norm: str, trained: set[str]) -> None:
     learner = choose("mobilenet_v2", weights=None, trainable_layers=8, batch_norm=batch_norm)
     start = learner.initial(0)
-    after = train(learner, start, Plan(model=PLAN.model, batch_size=20))
+    after = train(learner, start, Training(epochs=1, batch_size=20, learning_rate=1e-3))
     names = [t.name for t, is_new in zip(learner.spec(), changed(start, after), strict=True) if is_new]
     assert {name.split("/")[1].partition("_")[0] for name in names} == {"block", "Conv", "sequential"}
     assert all("block_16" in name for name in names if "block" in name)
@@ -148,7 +148,7 @@ def test_mobilenet_trains_its_last_layers_only(batch_norm: str, trained: set[str
 def test_no_epoch_changes_nothing() -> None:
     learner = choose("simple_cnn")
     start = learner.initial(0)
-    assert not any(changed(start, train(learner, start, Plan(model=PLAN.model, epochs=0))))
+    assert not any(changed(start, train(learner, start, Training(epochs=0, learning_rate=1e-3))))
 
 
 def test_a_loss_that_is_not_finite_is_a_failed_training() -> None:
@@ -167,7 +167,7 @@ def test_a_last_step_that_spoils_the_weights_is_a_failed_training() -> None:
 
     learner = wrap(keras.layers.Conv2D(1, 1), Spoiling())
     with pytest.raises(WorkError, match="the weights are not finite"):
-        train(learner, learner.initial(0), Plan(model=PLAN.model, batch_size=len(SITE.train)))
+        train(learner, learner.initial(0), Training(epochs=1, batch_size=len(SITE.train), learning_rate=1e-3))
 
 
 def test_pretrained_weights_come_from_a_file_and_the_head_from_the_seed(tmp_path: Path) -> None:

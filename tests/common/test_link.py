@@ -72,14 +72,14 @@ def test_what_is_published_comes_back_window_after_window(
         up = await_(inbox, Up)[0]
         assert isinstance(up, Up)
         assert up.limits.protocol == protocol
-        link.subscribe(f"fedpi/1/{name}/x")
+        link.subscribe(f"fedpi/2/{name}/x")
         await_(inbox, Subscribed)
         payloads = [bytes([n]) * 100_000 for n in range(100)]
         waiting = list(payloads)
         arrived: list[bytes] = []
         while len(arrived) < len(payloads):
             while waiting and link.room():
-                link.publish(f"fedpi/1/{name}/x", waiting.pop(0))
+                link.publish(f"fedpi/2/{name}/x", waiting.pop(0))
             event = inbox.get(WAIT_S)
             assert event is not None
             if isinstance(event, Received):
@@ -91,9 +91,9 @@ def test_what_is_published_comes_back_window_after_window(
 
 def test_a_message_is_under_way_until_the_broker_acknowledges_it(mosquitto: BrokerConfig) -> None:
     with linked(mosquitto, "sender") as (link, inbox):
-        assert link.publish("fedpi/1/test-link/early", b"") is None
+        assert link.publish("fedpi/2/test-link/early", b"") is None
         await_(inbox, Up)
-        message = link.publish("fedpi/1/test-link/sent", b"")
+        message = link.publish("fedpi/2/test-link/sent", b"")
         assert message is not None
         assert link.is_under_way(message)
         link.drain(WAIT_S)
@@ -103,11 +103,11 @@ def test_a_message_is_under_way_until_the_broker_acknowledges_it(mosquitto: Brok
 def test_a_link_that_stops_leaves_no_will(mosquitto: BrokerConfig) -> None:
     with linked(mosquitto, "heir") as (heir, inbox):
         await_(inbox, Up)
-        heir.subscribe("fedpi/1/test-link/will")
+        heir.subscribe("fedpi/2/test-link/will")
         await_(inbox, Subscribed)
-        with linked(mosquitto, "testator", lambda: Will("fedpi/1/test-link/will", b"gone")) as (_, own):
+        with linked(mosquitto, "testator", lambda: Will("fedpi/2/test-link/will", b"gone")) as (_, own):
             await_(own, Up)
-        heir.publish("fedpi/1/test-link/will", b"later")
+        heir.publish("fedpi/2/test-link/will", b"later")
         first = await_(inbox, Received)[0]
         assert isinstance(first, Received)
         assert first.payload == b"later"

@@ -12,7 +12,7 @@ from common.command import Commands
 from common.errors import ConfigError
 from common.extras import EXTRAS
 from common.learning.seam import build
-from common.messages import ModelChoice
+from common.plan import ModelChoice
 from coordinator.cli import main
 
 

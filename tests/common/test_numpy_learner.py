@@ -10,10 +10,10 @@ from common.config import DataConfig
 from common.errors import ConfigError, DataError, WorkError
 from common.learning.numpy_learner import NumpyLearner, no_images, numpy_learner
 from common.learning.seam import build, load
-from common.messages import ModelChoice, Plan
+from common.plan import ModelChoice, Training
 
 SMALL = {"tensors": 3, "parameters": 10}
-PLAN = Plan(model=ModelChoice(name="numpy"), epochs=2, seed=7)
+PLAN = Training(epochs=2, seed=7, learning_rate=1e-3)
 SITE = no_images(DataConfig(), 0)
 
 
@@ -48,15 +48,17 @@ def test_training_adds_the_same_constant_everywhere_once_an_epoch() -> None:
 
 def test_another_seed_gives_another_update() -> None:
     start = small().initial(0)
-    one, other = (small().train(start, SITE, plan, ignore) for plan in (PLAN, Plan(model=PLAN.model, seed=8)))
+    one, other = (
+        small().train(start, SITE, plan, ignore) for plan in (PLAN, Training(epochs=1, seed=8, learning_rate=1e-3))
+    )
     assert not np.array_equal(one.weights[0], other.weights[0])
 
 
 def test_noise_follows_from_the_seed_and_no_two_values_of_an_update_are_alike() -> None:
     learner, start = small(work="noise"), [np.zeros(4, np.float32), np.zeros(3, np.float32), np.zeros(3, np.float32)]
-    once = Plan(model=PLAN.model, seed=7)
+    once = Training(epochs=1, seed=7, learning_rate=1e-3)
     one, again = (np.concatenate(learner.train(start, SITE, once, ignore).weights) for _ in range(2))
-    other = np.concatenate(learner.train(start, SITE, Plan(model=PLAN.model, seed=8), ignore).weights)
+    other = np.concatenate(learner.train(start, SITE, Training(epochs=1, seed=8, learning_rate=1e-3), ignore).weights)
     assert np.array_equal(one, again)
     assert np.unique(np.concatenate([one, other])).size == 20
     assert np.abs(one).max() <= 0.5

@@ -97,13 +97,13 @@ def test_flags_beat_the_recipe(tmp_path: Path) -> None:
     path.write_text("model: {name: simple_cnn, options: {image_size: 64, dropout: 0.1}}\ntraining: {epochs: 3}\n")
     recipe = read_recipe(path, None, {"image_size": 32}, {"epochs": 5, "seed": 2})
     assert recipe.model.options == {"image_size": 32, "dropout": 0.1}
-    assert (recipe.plan.epochs, recipe.plan.seed, recipe.plan.batch_size) == (5, 2, 16)
+    assert (recipe.training.epochs, recipe.training.seed, recipe.training.batch_size) == (5, 2, 16)
 
 
 def test_a_coordinators_file_is_a_recipe_and_any_other_unknown_key_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "coordinator.yaml"
     path.write_text("federation: brain\nstate: x\nmodel: {name: numpy}\ntraining: {epochs: 3, evaluate: false}\n")
-    assert read_recipe(path, None, {}, {}).plan.epochs == 3
+    assert read_recipe(path, None, {}, {}).training.epochs == 3
     path.write_text("modle: {name: numpy}\n")
     with pytest.raises(ConfigError, match="unknown key 'modle'; did you mean 'model'"):
         read_recipe(path, None, {}, {})

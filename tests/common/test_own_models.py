@@ -10,7 +10,7 @@ import pytest
 from common.blobs import BlobStore
 from common.errors import ConfigError, LinkError
 from common.learning.seam import FileLearner, build
-from common.messages import ModelChoice
+from common.plan import ModelChoice
 from common.stopping import Stop
 from coordinator.config import read_config
 from coordinator.initial import make_initial

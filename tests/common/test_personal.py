@@ -3,7 +3,7 @@
 import numpy as np
 
 from common.learning.personal import bare, overlay, places
-from common.messages import ModelChoice, Plan
+from common.plan import ModelChoice, Training
 from common.weights import TensorSpec
 
 NAMES = (
@@ -18,17 +18,17 @@ MODEL = ModelChoice(name="extra_dense_cnn")
 
 
 def test_by_default_everything_is_shared() -> None:
-    assert places(SPEC, Plan(model=MODEL)) == frozenset()
+    assert places(SPEC, Training(epochs=1, learning_rate=1e-3)) == frozenset()
 
 
 def test_a_pattern_keeps_the_layers_that_it_matches() -> None:
-    assert places(SPEC, Plan(model=MODEL, personal=("*/extra_*",))) == {1}
-    assert places(SPEC, Plan(model=MODEL, personal=("sequential/conv1/*", "004/*"))) == {0, 4}
+    assert places(SPEC, Training(epochs=1, personal=("*/extra_*",), learning_rate=1e-3)) == {1}
+    assert places(SPEC, Training(epochs=1, personal=("sequential/conv1/*", "004/*"), learning_rate=1e-3)) == {0, 4}
 
 
 def test_local_batch_norm_keeps_all_of_its_tensors_and_no_other_norm() -> None:
-    assert places(SPEC, Plan(model=MODEL, batch_norm="local")) == {2, 3}
-    assert places(SPEC, Plan(model=MODEL, batch_norm="averaged")) == frozenset()
+    assert places(SPEC, Training(epochs=1, batch_norm="local", learning_rate=1e-3)) == {2, 3}
+    assert places(SPEC, Training(epochs=1, batch_norm="averaged", learning_rate=1e-3)) == frozenset()
 
 
 def test_what_stayed_lies_over_the_global_values_where_it_fits() -> None:

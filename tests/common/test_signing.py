@@ -38,7 +38,7 @@ SEALED = (
     .private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"abcd"))
     .decode()
 )
-SAY, STATUS = "fedpi-wire/1/lab/dev/rpi1/say", "fedpi/1/lab/dev/rpi1/status"
+SAY, STATUS = "fedpi-wire/2/lab/dev/rpi1/say", "fedpi/2/lab/dev/rpi1/status"
 Party = Callable[..., SigningConfig]
 
 
@@ -61,7 +61,7 @@ def keys(tmp_path: Path) -> Party:
 
 
 def message(number: int = 3) -> bytes:
-    return encode(CheckIn(device="rpi1", round=number))
+    return encode(CheckIn(device="rpi1", round=number, generation="aa"))
 
 
 def status(state: str = "online", text: str = "rpi1 is here.") -> bytes:
@@ -79,7 +79,9 @@ def reader(keys: Party, rpi1: Signer) -> Verifier:  # noqa: ARG001 - rpi1's key 
 
 
 def test_a_signed_message_and_a_signed_document_are_heard(rpi1: Signer, reader: Verifier) -> None:
-    assert decode(reader.wire(SAY, rpi1.wire(SAY, message()), "rpi1"), Say) == CheckIn(device="rpi1", round=3)
+    assert decode(reader.wire(SAY, rpi1.wire(SAY, message()), "rpi1"), Say) == CheckIn(
+        device="rpi1", round=3, generation="aa"
+    )
     assert reader.story(STATUS, rpi1.story(STATUS, status()), "rpi1") == status()
 
 
@@ -311,7 +313,7 @@ def test_the_worked_signatures_of_the_protocol_are_what_the_code_makes(tmp_path:
     key = Ed25519PrivateKey.from_private_bytes(bytes([7]) * 32)
     (tmp_path / "key").write_text(private_pem(key))
     signer = Signer(SigningConfig(key=str(tmp_path / "key"), peers=""), epoch=5)
-    where, status = "fedpi/1/lab/coord/status", {"federation": "lab", "epoch": "0a"}
+    where, status = "fedpi/2/lab/coord/status", {"federation": "lab", "epoch": "0a"}
     here, gone = (CoordinatorStatus(**status, state=state) for state in ("online", "offline"))  # type: ignore[arg-type]
     assert rows == [
         key.public_key().public_bytes_raw().hex(),

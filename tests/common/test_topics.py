@@ -44,15 +44,15 @@ def test_any_text_is_an_address_or_refused(name: str) -> None:
     "name",
     [
         "",
-        "fedpi/1/demo/coord/status/more",
-        "fedpi/1/demo/coord/status\n",
-        "fedpi/2/demo/coord/status",
-        "fedpi/1/Demo/coord/status",
-        "fedpi/1/demo/dev/+/status",
-        "fedpi/1//coord/status",
-        "fedpi/1/demo/dev/" + "d" * 65 + "/status",
+        "fedpi/2/demo/coord/status/more",
+        "fedpi/2/demo/coord/status\n",
+        "fedpi/1/demo/coord/status",
+        "fedpi/2/Demo/coord/status",
+        "fedpi/2/demo/dev/+/status",
+        "fedpi/2//coord/status",
+        "fedpi/2/demo/dev/" + "d" * 65 + "/status",
         "$SYS/broker/uptime",
-        "fedpi-wire/1/demo/dev/pi/status",
+        "fedpi-wire/2/demo/dev/pi/status",
     ],
 )
 def test_a_foreign_topic_is_refused(name: str) -> None:
@@ -66,4 +66,4 @@ def test_every_kind_has_one_row_and_no_two_rows_share_a_topic() -> None:
 
 
 def test_a_filter_for_all_devices() -> None:
-    assert topic(Kind.DEV_UP, "demo", device="+") == "fedpi-wire/1/demo/dev/+/up"
+    assert topic(Kind.DEV_UP, "demo", device="+") == "fedpi-wire/2/demo/dev/+/up"

@@ -11,7 +11,7 @@ from common.learning.course import hold_out
 from common.learning.evaluation import evaluate
 from common.learning.personal import bare, places
 from common.learning.seam import Examples, Learner, Site, build
-from common.messages import ModelChoice, Plan
+from common.plan import ModelChoice, Training
 from common.weights import Tensor
 
 pytestmark = [
@@ -21,7 +21,7 @@ pytestmark = [
 ]
 
 SIZE = 32
-PLAN = Plan(model=ModelChoice(name="simple_cnn"), epochs=3, batch_size=10, seed=3, learning_rate=3e-3)
+PLAN = Training(epochs=3, batch_size=10, seed=3, learning_rate=3e-3)
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from common.messages import Metrics, ModelChoice, Offer, Plan, Ref
+from common.messages import Metrics, Offer, Ref
 from coordinator import round as rounds
-from coordinator.admission import Limits
 from coordinator.config import CoordinatorConfig, read_config
 from coordinator.events import Accepted, Aggregated, CheckedIn, Delivered, Event, Failed, Offered, Tick
-from coordinator.round import Phase, Round, Rules
+from coordinator.round_state import Phase, Round
 from coordinator.store import Store
+from tests.rounds import digest, open_round, plan_of
 
 Play = Callable[..., Round]
 TRAFFIC = (9_100_000, 18_200_000)
@@ -67,16 +67,14 @@ def _play(
     """
     reported, failed = reported or {}, failed or {}
     present = [*reported, *failed, *silent]
-    rules = Rules(goal=goal or len(present), minimum=2, selection_s=10, deadline_s=60)
-    plan = Plan(model=ModelChoice(name="numpy"))
-    round_ = Round(number=number, base=model(number - 1), plan=plan, rules=rules, limits=Limits())
+    plan = plan_of(number, model(number - 1))
+    round_ = open_round(plan, goal=goal or len(present), minimum=2, selection_s=10, deadline_s=60)
     events: list[Event] = [CheckedIn(device=device) for device in present]
     events += [Accepted(device=device) for device in present]
     for device, metrics in reported.items():
         offer = _offer(round_, device, metrics)
         events += [Offered(offer=offer), Delivered(device=device, update=offer.update.id)]
     events += [Failed(device=device, reason=reason) for device, reason in failed.items()]
-    round_, _ = rounds.begin(round_, 0.0)
     for event in events:
         round_, _ = rounds.step(round_, event, 1.0)
         store.save(round_, run, TRAFFIC)
@@ -99,7 +97,8 @@ def _offer(round_: Round, device: str, metrics: Metrics) -> Offer:
     return Offer(
         device=device,
         round=round_.number,
-        base=round_.base.id,
+        generation=round_.plan.generation,
+        plan=digest(round_.plan),
         update=update,
         num_examples=EXAMPLES.get(device, 10),
         metrics=metrics,

@@ -45,7 +45,9 @@ def device(tmp_path: Path, name: str = "pi", *, spec: Spec | None = SPEC, bad: f
     data = pack(SPEC, tensors)
     draft.write_bytes(data)
     ref = blobs.add(draft, spec, CHUNK)
-    return Device(name, blobs, Offer(device=name, round=ROUND, base="0" * 64, update=ref, num_examples=3), data)
+    return Device(
+        name, blobs, Offer(device=name, round=ROUND, generation="aa", plan="0" * 64, update=ref, num_examples=3), data
+    )
 
 
 def collector(tmp_path: Path) -> Collector:

@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 from common.chunks import Head
 from common.messages import Offer, Ref
 from common.weights import Spec, Tensor, TensorSpec, pack, spec_of
-from coordinator.admission import BLOCK_BYTES, Limits, refuse_body, refuse_head, refuse_offer
+from coordinator.admission import BLOCK_BYTES, refuse_body, refuse_head, refuse_offer
+from coordinator.options import RoundOptions
 
 BASE = Ref(id="0" * 64, head_bytes=100, size=2**20, chunk_bytes=65_536)
 UPDATE = Ref(id="1" * 64, head_bytes=100, size=2**20, chunk_bytes=65_536)
-OFFER = Offer(device="pi", round=1, base=BASE.id, update=UPDATE, num_examples=10)
-LIMITS = Limits(max_examples=10)
+PLAN = "3" * 64
+OFFER = Offer(device="pi", round=1, generation="aa", plan=PLAN, update=UPDATE, num_examples=10)
+OPTIONS = RoundOptions(max_examples=10)
 # One tensor crosses the end of the block in which it begins.
 TENSORS: list[Tensor] = [
     np.zeros((3, 2), np.float32),
@@ -39,7 +41,7 @@ def changed_ref(**change: Any) -> Offer:
 @pytest.mark.parametrize(
     ("offer", "parts"),
     [
-        (msgspec.structs.replace(OFFER, base="2" * 64), ["22222222", "00000000"]),
+        (msgspec.structs.replace(OFFER, plan="2" * 64), ["22222222", "33333333"]),
         (changed_ref(size=2**20 - 1), ["1048575 bytes", "1048576"]),
         (changed_ref(chunk_bytes=2**17), ["131072", "65536"]),
         (changed_ref(chunk_bytes=4096, head_bytes=2**23), []),
@@ -47,7 +49,7 @@ def changed_ref(**change: Any) -> Offer:
     ],
 )
 def test_an_offer_that_claims_too_much_is_refused_with_the_reason(offer: Offer, parts: list[str]) -> None:
-    reason = refuse_offer(offer, BASE, LIMITS)
+    reason = refuse_offer(offer, PLAN, BASE, OPTIONS)
     assert (reason is not None) == bool(parts)
     for part in parts:
         assert part in (reason or "")
@@ -56,11 +58,11 @@ def test_an_offer_that_claims_too_much_is_refused_with_the_reason(offer: Offer, 
 def test_an_update_of_more_chunks_than_the_protocol_has_is_refused() -> None:
     base = msgspec.structs.replace(BASE, size=2**30)
     offer = changed_ref(size=2**30, chunk_bytes=4096)
-    assert "262145 chunks" in (refuse_offer(offer, base, LIMITS) or "")
+    assert "262145 chunks" in (refuse_offer(offer, PLAN, base, OPTIONS) or "")
 
 
 def test_a_good_update_passes(tmp_path: Path) -> None:
-    assert refuse_offer(OFFER, BASE, LIMITS) is None
+    assert refuse_offer(OFFER, PLAN, BASE, OPTIONS) is None
     assert refuse_head(head_of(SPEC), SPEC) is None
     assert refuse_body(written(tmp_path, TENSORS), SPEC) is None
 
@@ -104,9 +106,9 @@ def test_an_update_that_is_too_long_is_refused_with_its_norm(tmp_path: Path) -> 
     tensors = [np.full_like(tensor, 3) for tensor in TENSORS]
     path, norm = written(tmp_path, tensors), 3 * math.sqrt(sum(tensor.size for tensor in tensors))
     assert refuse_body(path, SPEC) is None
-    assert refuse_body(path, SPEC, Limits(max_update_norm=norm * 1.01)) is None
+    assert refuse_body(path, SPEC, norm * 1.01) is None
     limit = norm * 0.99
-    reason = refuse_body(path, SPEC, Limits(max_update_norm=limit))
+    reason = refuse_body(path, SPEC, limit)
     assert reason == f"the update's norm is {norm:.6g}; at most {limit:.6g} is admitted"
 
 

@@ -39,7 +39,7 @@ def test_a_site_alone_is_what_its_own_trainings_one_after_another_come_to(tmp_pa
     for name, weights in found.items():
         expected = start
         for number in range(1, ROUNDS + 1):
-            plan = seeded(config.plan(number), name)
+            plan = seeded(config.training_in(number), name)
             expected = learner.train(expected, sites[name], plan, lambda *_: None).weights
         for one, other in zip(weights, expected, strict=True):
             np.testing.assert_allclose(one, other, atol=1e-5)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from common.chronicle import MemberProgress, RoundMembers
 from common.health import Health
 from common.messages import CoordinatorStatus, DeviceStatus, Ref, ReleaseStatus, RoundStatus
 from coordinator.attention import Notice, ailments, attention
@@ -74,9 +75,12 @@ def test_what_stops_rounds_comes_first() -> None:
 
 
 def test_a_device_that_is_offline_is_blamed_for_the_round_that_waits_for_it_only() -> None:
-    waits = RoundStatus(epoch="ab", round=3, phase="reporting", cohort=("rpi1", "rpi2"), reported=("rpi2",))
+    waits = RoundStatus(epoch="ab", round=3, phase="reporting", invited=2, reported=1)
+    told = (MemberProgress(device="rpi1", standing="accepted"), MemberProgress(device="rpi2", standing="reported"))
     picture = Picture("brain")
-    for document in (waits, status("rpi1", state="offline"), status("rpi2", state="offline")):
+    gone = [status(device, state="offline") for device in ("rpi1", "rpi2")]
+    documents: list[Watched] = [waits, RoundMembers(round=3, members=told), *gone]
+    for document in documents:
         picture = take(picture, document, 0.0)
     assert [found.text for found in attention(picture)] == ["offline, and round 3 waits for it", "offline"]
 

@@ -7,7 +7,7 @@ import pytest
 
 from common.chronicle import MAX_MEMBERS, MemberProgress, PastRound, PastRounds, RoundMembers
 from coordinator.chronicler import FIGURES, LAST_ROUNDS, Stopwatch, clock, fitting, members, past
-from coordinator.round import Round
+from coordinator.round_state import Round
 from coordinator.store import Store
 
 Play = Callable[..., Round]

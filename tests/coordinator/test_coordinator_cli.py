@@ -23,7 +23,7 @@ from coordinator.config import CoordinatorConfig, read_config
 from coordinator.dataset.split import SplitReport
 from coordinator.dataset.synthetic import draw_slices
 from coordinator.lock import serving
-from coordinator.round import Round
+from coordinator.round_state import Round
 from coordinator.store import DeviceRow, Store
 from coordinator.views import RoundView, StatusView
 

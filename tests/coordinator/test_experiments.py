@@ -16,7 +16,7 @@ from common.weights import pack
 from coordinator.cli import main
 from coordinator.config import read_config
 from coordinator.dataset.synthetic import draw_slices
-from coordinator.round import Round
+from coordinator.round_state import Round
 from coordinator.store import Store
 
 Play = Callable[..., Round]

@@ -28,7 +28,7 @@ from coordinator.dataset.synthetic import draw_slices
 from coordinator.distributor import Distributor
 from coordinator.exporting import GlobalModel, export, publish, read_global
 from coordinator.outcome import Best
-from coordinator.round import Round
+from coordinator.round_state import Round
 from coordinator.store import Store
 
 Play = Callable[..., Round]

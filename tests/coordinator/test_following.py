@@ -13,7 +13,7 @@ from coordinator import following
 from coordinator.config import CoordinatorConfig
 from coordinator.following import Moment, follow, judge, news, show
 from coordinator.lock import serving
-from coordinator.round import Round
+from coordinator.round_state import Round
 from coordinator.store import Store
 
 Play = Callable[..., Round]

@@ -17,7 +17,7 @@ from coordinator.forgetting import Forgetting
 from coordinator.home_assistant import discovery, discovery_topic
 from coordinator.lock import serving
 from coordinator.reception import Reception
-from coordinator.round import Round
+from coordinator.round_state import Round
 from coordinator.store import DeviceRow, Store
 from coordinator.watching import Forgotten, Picture, news, read, take
 
@@ -108,10 +108,12 @@ def test_what_the_service_has_heard_before_makes_nobody_known_again(
     journal: Store, forgetting: Forgetting, reception: Reception, voice: Voice
 ) -> None:
     status = DeviceStatus(device="rpi2", nonce="ab", state="offline", text="gone")
-    reception.admit(address_of(STATUS), msgspec.json.encode(status), 0)
+    reception.admit(address_of(STATUS), msgspec.json.encode(status), None)
     reception.flush()
     journal.forget("rpi2")
-    reception.admit(address_of(STATUS), msgspec.json.encode(status), 0)  # the command came before this was written down
+    reception.admit(
+        address_of(STATUS), msgspec.json.encode(status), None
+    )  # the command came before this was written down
     voice.is_connected = voice.is_acknowledged = True
     for _ in range(2):
         forgetting.look()
@@ -120,7 +122,7 @@ def test_what_the_service_has_heard_before_makes_nobody_known_again(
 
 
 def test_the_empty_document_breaks_no_protocol(reception: Reception) -> None:
-    arrival = reception.admit(address_of(STATUS), b"", 0)
+    arrival = reception.admit(address_of(STATUS), b"", None)
     assert (arrival.event, reception.refused) == (None, 0)
 
 

@@ -16,13 +16,20 @@ from coordinator.home_assistant import discovery
 TOLD = {name: json.loads(payload) for name, payload in discovery("brain", ["rpi1", "rpi-2"])}
 DEVICE = "homeassistant/device/fedpi-brain-dev-rpi1/config"
 PATH = re.compile(r"value_json((?:\.\w+|\[-?\d+\])+)")
-STATUS = DeviceStatus(device="rpi1", nonce="aa", state="online", health=Health(temperature_c=50.0))
+HEALTH = Health(
+    temperature_c=50.0, flags=("throttled",), memory_free_bytes=1, disk_free_bytes=2, load=0.5, unfit="too hot"
+)
+STATUS = DeviceStatus(
+    device="rpi1", nonce="aa", state="online", doing="training, round 1", release="r1", text="x", health=HEALTH
+)
 PAST = PastRounds(
     rounds=(PastRound(round=1, phase="committed", invited=2, reported=2, closed=1.0, seconds=8.0),),
 )
 PUBLISHED: dict[str, msgspec.Struct] = {
     topic(Kind.COORD_STATUS, "brain"): CoordinatorStatus(federation="brain", epoch="ab", state="online"),
-    topic(Kind.COORD_ROUND, "brain"): RoundStatus(epoch="ab", round=1, phase="committed"),
+    topic(Kind.COORD_ROUND, "brain"): RoundStatus(
+        epoch="ab", round=1, phase="committed", invited=2, reported=1, text="x"
+    ),
     topic(Kind.COORD_ROUNDS, "brain"): PAST,
     topic(Kind.DEV_STATUS, "brain", device="rpi1"): STATUS,
     topic(Kind.DEV_STATUS, "brain", device="rpi-2"): STATUS,
@@ -68,3 +75,17 @@ def test_a_template_finds_what_it_looks_for(name: str, path: str) -> None:
     value = json.loads(msgspec.json.encode(PUBLISHED[name]))
     for step in re.findall(r"\w+|\[-?\d+\]", path.replace("[", ".[")):
         value = value[int(step[1:-1])] if step.startswith("[") else value[step]
+
+
+ALWAYS = {".state", ".phase", ".round", ".text", ".rounds[-1].seconds"}
+"""What is in every document: these fields have no default, or fedpi always gives them a value."""
+
+
+@pytest.mark.parametrize("document", TOLD.values(), ids=list(TOLD))
+def test_a_template_says_what_holds_for_a_field_that_is_not_sent_since_it_has_its_default(
+    document: dict[str, Any],
+) -> None:
+    for part in document["components"].values():
+        template = part["value_template"]
+        for path in set(PATH.findall(template)) - ALWAYS - {".health", ".rounds"}:  # these are asked for with `if`
+            assert re.search(re.escape(f"value_json{path}") + r" \| default\(", template), template

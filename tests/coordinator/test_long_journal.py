@@ -17,7 +17,7 @@ from coordinator.cli import main
 from coordinator.config import CoordinatorConfig
 from coordinator.outcome import Best
 from coordinator.pruning import prune
-from coordinator.round import Round
+from coordinator.round_state import Round
 from coordinator.store import DeviceRow, Release, Store
 
 Play = Callable[..., Round]
@@ -44,7 +44,7 @@ def long(config: CoordinatorConfig, journal: Store, play: Play) -> Store:
         numbers = range(2, ROUNDS + 1)
         db.executemany("INSERT INTO rounds VALUES (?, ?, ?, ?, ?, ?, ?, ?)", ((n, *first[1:]) for n in numbers))
         entries = ((n, *entry[1:]) for n in numbers for entry in ledger)
-        db.executemany("INSERT INTO ledger VALUES (?, ?, ?, ?, ?, ?, ?)", entries)
+        db.executemany("INSERT INTO ledger VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", entries)
     db.close()
     return journal
 
@@ -59,9 +59,9 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
         counts[kind.__name__] = counts.get(kind.__name__, 0) + 1
         return to_row(kind, *arguments, **others)
 
-    def counted_round(row: sqlite3.Row) -> Any:
+    def counted_round(row: sqlite3.Row, round_: Round) -> Any:
         counts["RoundRow"] = counts.get("RoundRow", 0) + 1
-        return to_round_row(row)
+        return to_round_row(row, round_)
 
     monkeypatch.setattr("coordinator.store.to_row", counted)
     monkeypatch.setattr("coordinator.store.to_round_row", counted_round)

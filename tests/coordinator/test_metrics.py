@@ -22,7 +22,7 @@ from coordinator.attention import Notice
 from coordinator.certificates import Certificates
 from coordinator.config import CoordinatorConfig, MetricsConfig
 from coordinator.metrics import COUNTERS, GAUGES, JournalCollector, exposed, samples
-from coordinator.round import Round
+from coordinator.round_state import Round
 from coordinator.store import DeviceRow, Release, Store
 from tests.coordinator.conftest import model
 

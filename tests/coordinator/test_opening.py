@@ -19,7 +19,7 @@ from coordinator import store as coordinator_store
 from coordinator.cli import main
 from coordinator.config import CoordinatorConfig
 from coordinator.opening import make_journal, open_journal
-from coordinator.round import Round
+from coordinator.round_state import Round
 from coordinator.store import Store
 
 Play = Callable[..., Round]

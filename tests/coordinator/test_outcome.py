@@ -7,18 +7,19 @@ import numpy as np
 import pytest
 
 from common.blobs import BlobStore
-from common.messages import Metrics, ModelChoice, Plan, Ref
+from common.messages import Metrics, Ref
 from common.weights import TensorSpec, pack
-from coordinator.admission import Limits
 from coordinator.aggregation import Contribution
 from coordinator.aggregator import Aggregator, Outcome
 from coordinator.config import CoordinatorConfig, read_config
 from coordinator.events import Aggregated, Cancelled
 from coordinator.method import Method
 from coordinator.outcome import Best, Moments, facts, read_best, read_moments
-from coordinator.round import Member, Phase, Round, Rules, Standing, step
+from coordinator.round import step
+from coordinator.round_state import Member, Phase, Round, Standing
 from coordinator.store import Store
 from coordinator.strategies.fedadam import FedAdam
+from tests.rounds import open_round, plan_of
 
 SPEC = (TensorSpec("w", (1000,), "float32"),)
 LOSS = "global_validation_loss"
@@ -38,17 +39,8 @@ def closing(number: int, base: Ref, metrics: Metrics, method: Method | None = No
         Member(device=device, standing=Standing.REPORTED, update=ref(900), num_examples=10, metrics=metrics)
         for device in ("a", "b")
     )
-    rules = Rules(goal=2, minimum=2, selection_s=10, deadline_s=10)
-    return Round(
-        number=number,
-        base=base,
-        plan=Plan(model=ModelChoice(name="numpy")),
-        rules=rules,
-        limits=Limits(),
-        method=method or Method(),
-        phase=Phase.AGGREGATING,
-        members=members,
-    )
+    opened = open_round(plan_of(number, base), method, goal=2, minimum=2, selection_s=10, deadline_s=10)
+    return msgspec.structs.replace(opened, phase=Phase.AGGREGATING, members=members)
 
 
 def best_after(*losses: float, metric: str = LOSS) -> Best | None:
@@ -192,5 +184,5 @@ def test_the_plan_follows_the_schedule(config_path: Path) -> None:
     schedule = "training: {learning_rate: 0.1, proximal_mu: 0.01, schedule: {name: step, every: 1, factor: 0.5}}"
     config_path.write_text(f"{config_path.read_text()}\n{schedule}\nstrategy: {{name: fedprox}}\n")
     config = read_config(config_path)
-    assert [config.plan(number).learning_rate for number in (1, 2, 3)] == [0.1, 0.05, 0.025]
-    assert config.plan(1).proximal_mu == 0.01
+    assert [config.training_in(number).learning_rate for number in (1, 2, 3)] == [0.1, 0.05, 0.025]
+    assert config.training_in(1).proximal_mu == 0.01

@@ -10,23 +10,17 @@ import pytest
 
 from common.blobs import BlobStore
 from common.errors import DiskFullError, WorkError
-from common.messages import ModelChoice, Plan, Ref
+from common.messages import Ref
+from common.plan import ModelChoice
 from common.stopping import Stop
 from coordinator import patience
-from coordinator.admission import Limits
 from coordinator.config import CoordinatorConfig
-from coordinator.round import Phase, Round, Rules
+from coordinator.round_state import Phase
 from coordinator.store import Store
+from tests.rounds import open_round, plan_of
 
 MODEL = Ref(id="0" * 64, head_bytes=100, size=50 * 2**20, chunk_bytes=4096)
-PLAN = Plan(model=ModelChoice(name="numpy"), epochs=1, batch_size=1, learning_rate=0.1, seed=1, deadline_s=9.0)
-ROUND = Round(
-    number=1,
-    base=MODEL,
-    plan=PLAN,
-    rules=Rules(goal=1, minimum=1, selection_s=1.0, deadline_s=1.0),
-    limits=Limits(10),
-)
+ROUND = open_round(plan_of(1, MODEL), goal=1, minimum=1, selection_s=1.0, deadline_s=1.0)
 Usage = namedtuple("Usage", "free")
 
 

@@ -24,24 +24,30 @@ from common.messages import (
     Receipt,
     Ref,
     Refusal,
+    Result,
     StoryEvent,
     Takeover,
     Want,
     encode,
     encode_story,
 )
+from common.plan import RoundPlan
 from common.topics import Kind, topic
 from coordinator import events
 from coordinator import reception as reception_module
 from coordinator.reception import Arrival, Reception
 from coordinator.store import Store
 from tests.coordinator.conftest import Play
+from tests.rounds import GENERATION, plan_of
 
 ROUND = 5
+PLAN = plan_of(ROUND)
+OF_ROUND: dict[str, Any] = {"device": "pi", "round": ROUND, "generation": GENERATION}
 OFFER = Offer(
     device="pi",
     round=ROUND,
-    base="0" * 64,
+    generation=GENERATION,
+    plan="0" * 64,
     update=Ref(id="1" * 64, head_bytes=100, size=8, chunk_bytes=4096),
     num_examples=3,
 )
@@ -52,12 +58,12 @@ def reception(tmp_path: Path) -> Reception:
     return Reception("demo", Store(tmp_path / "journal.sqlite", create=True))
 
 
-def say(reception: Reception, message: Any, device: str = "pi", round_: int = ROUND) -> Arrival:
-    return arrive(reception, topic(Kind.DEV_SAY, "demo", device=device), encode(message), round_)
+def say(reception: Reception, message: Any, device: str = "pi", open_: RoundPlan | None = PLAN) -> Arrival:
+    return arrive(reception, topic(Kind.DEV_SAY, "demo", device=device), encode(message), open_)
 
 
-def arrive(reception: Reception, name: str, payload: bytes, round_: int = ROUND) -> Arrival:
-    return reception.admit(topics.parse(name), payload, round_)
+def arrive(reception: Reception, name: str, payload: bytes, open_: RoundPlan | None = PLAN) -> Arrival:
+    return reception.admit(topics.parse(name), payload, open_)
 
 
 def state(reception: Reception, status: DeviceStatus, device: str = "pi") -> Arrival:
@@ -67,17 +73,22 @@ def state(reception: Reception, status: DeviceStatus, device: str = "pi") -> Arr
 @pytest.mark.parametrize(
     ("message", "event"),
     [
-        (CheckIn(device="pi", round=ROUND), events.CheckedIn(device="pi")),
-        (Accept(device="pi", round=ROUND), events.Accepted(device="pi")),
-        (Decline(device="pi", round=ROUND, reason="hot"), events.Declined(device="pi", reason="hot")),
-        (Failed(device="pi", round=ROUND, reason="oops"), events.Failed(device="pi", reason="oops")),
+        (CheckIn(**OF_ROUND), events.CheckedIn(device="pi", abilities=frozenset({"model:tiny"}))),
+        (Accept(**OF_ROUND), events.Accepted(device="pi")),
+        (Decline(**OF_ROUND, reason="hot"), events.Declined(device="pi", reason="hot")),
+        (Failed(**OF_ROUND, reason="oops"), events.Failed(device="pi", reason="oops")),
         (OFFER, events.Offered(offer=OFFER)),
         (Bye(device="pi", nonce="0"), events.Left(device="pi")),
         (Hello(device="pi", nonce="0"), None),
     ],
 )
 def test_what_a_device_says_becomes_an_event(reception: Reception, message: Any, event: object) -> None:
+    say(reception, Hello(device="pi", nonce="0", abilities=("model:tiny",)))
     assert say(reception, message) == Arrival(event=event)  # type: ignore[arg-type]  # each is one
+
+
+def test_a_check_in_waits_for_the_hello_that_names_the_abilities(reception: Reception) -> None:
+    assert say(reception, CheckIn(**OF_ROUND)) == Arrival()
 
 
 def test_a_wish_and_a_chunk_are_handed_on(reception: Reception) -> None:
@@ -87,16 +98,25 @@ def test_a_wish_and_a_chunk_are_handed_on(reception: Reception) -> None:
     assert arrive(reception, topic(Kind.DEV_UP, "demo", device="pi"), encode(chunk)) == Arrival(chunk=chunk)
 
 
-@pytest.mark.parametrize("message", [CheckIn(device="pi", round=4), Accept(device="pi", round=6)])
-def test_what_concerns_another_round_is_refused(reception: Reception, message: Any) -> None:
-    with pytest.raises(PeerError, match="the open one is 5"):
-        say(reception, message)
-    with pytest.raises(PeerError, match="the open one is none"):
-        say(reception, message, round_=0)
+@pytest.mark.parametrize(("number", "generation"), [(4, GENERATION), (6, GENERATION), (ROUND, "bb")])
+def test_what_concerns_another_round_or_generation_is_refused(
+    reception: Reception, number: int, generation: str
+) -> None:
+    of: dict[str, Any] = {"device": "pi", "round": number, "generation": generation}
+    for message in (Accept(**of), Failed(reason="x", **of)):
+        with pytest.raises(PeerError, match="the open one is 5"):
+            say(reception, message)
+        with pytest.raises(PeerError, match="the open one is none"):
+            say(reception, message, open_=None)
 
 
-def test_an_offer_of_another_round_passes_since_it_gets_an_answer(reception: Reception) -> None:
-    assert say(reception, OFFER, round_=0).event == events.Offered(offer=OFFER)
+@pytest.mark.parametrize("message", [OFFER, CheckIn(**OF_ROUND)])
+def test_who_asks_for_a_round_that_this_coordinator_never_had_is_told_so(reception: Reception, message: Any) -> None:
+    for open_ in (None, plan_of(ROUND, generation="bb")):
+        told = say(reception, message, open_=open_).late
+        assert isinstance(told, Refusal)
+        assert (told.round, told.generation) == (ROUND, GENERATION)
+        assert told.reason == "round 5 of generation aa is not open and not in the ledger here"
 
 
 def test_a_device_that_speaks_as_another_is_refused(reception: Reception) -> None:
@@ -113,10 +133,9 @@ def test_a_device_that_speaks_as_another_is_refused(reception: Reception) -> Non
         (topic(Kind.DEV_CMD, "demo", device="pi"), encode(OFFER)),
         (topic(Kind.COORD_STATUS, "demo"), b"{}"),
         (topic(Kind.DEV_EVENT, "demo", device="pi"), encode_story(StoryEvent(event="e", text="t"))),
-        (topic(Kind.DEV_SAY, "demo", device="pi"), encode(Receipt(device="pi", round=5, update="0" * 64))),
+        (topic(Kind.DEV_SAY, "demo", device="pi"), encode(Receipt(**OF_ROUND, update="0" * 64))),
         (topic(Kind.DEV_UP, "demo", device="pi"), encode(OFFER)),
         (topic(Kind.DEV_STATUS, "demo", device="pi"), encode(OFFER)),
-        (topic(Kind.DEV_STATUS, "demo", device="pi"), b""),
     ],
 )
 def test_a_message_in_the_wrong_place_is_refused(reception: Reception, name: str, payload: bytes) -> None:
@@ -179,17 +198,21 @@ def test_an_older_process_that_missed_its_takeover_is_told_again(
     assert state(reception, older) == Arrival()
 
 
-def test_who_offers_again_what_a_round_counted_gets_its_receipt(journal: Store, play: Play) -> None:
-    play(5, reported={"pi": {}, "other": {}})
-    (entry, _) = journal.ledger(5)
+def test_who_asks_for_a_round_that_is_over_is_told_what_became_of_the_update(journal: Store, play: Play) -> None:
+    play(5, reported={"pi": {}, "other": {}}, failed={"third": "no memory"})
+    play(6, reported={"pi": {}}, failed={"other": "no memory"})
     reception = Reception("demo", journal)
-    ref = replace(OFFER.update, id=entry.update_id)
-    counted = replace(OFFER, device=entry.device, update=ref)
-    assert reception.late(counted) == Receipt(device=entry.device, round=5, update=entry.update_id)
-    for offer in (replace(counted, round=4), replace(counted, device="third"), replace(OFFER, device=entry.device)):
-        refusal = reception.late(offer)
-        assert isinstance(refusal, Refusal)
-        assert refusal.reason == f"round {offer.round} is closed; this update came too late"
+    for number, device, counted, reason in (
+        (5, "pi", True, ""),
+        (5, "third", False, "no memory"),
+        (6, "pi", False, "the round is void: 1 of 2 invited devices reported; 2 are needed"),
+    ):
+        of: dict[str, Any] = {"device": device, "round": number, "generation": GENERATION}
+        expected = Result(**of, counted=counted, reason=reason)
+        for message in (CheckIn(**of), replace(OFFER, device=device, round=number)):
+            assert say(reception, message, device=device, open_=None).late == expected
+    stranger = say(reception, replace(OFFER, device="fourth"), device="fourth", open_=None).late
+    assert isinstance(stranger, Refusal)
 
 
 def test_what_devices_say_of_themselves_is_written_down(tmp_path: Path) -> None:
@@ -204,7 +227,7 @@ def test_what_devices_say_of_themselves_is_written_down(tmp_path: Path) -> None:
 
 def test_what_is_refused_is_counted(reception: Reception) -> None:
     for _ in range(5):
-        reception.refuse("fedpi/1/demo", PeerError("no"))
+        reception.refuse("fedpi/2/demo", PeerError("no"))
     assert reception.refused == 5
 
 
@@ -212,10 +235,14 @@ kinds = st.sampled_from([Kind.DEV_SAY, Kind.DEV_UP, Kind.DEV_STATUS, Kind.DEV_EV
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(kinds, st.binary(max_size=100) | st.sampled_from([encode(OFFER), b"{}", b"[]", b"null"]), st.integers(0, 6))
+@given(
+    kinds,
+    st.binary(max_size=100) | st.sampled_from([encode(OFFER), b"{}", b"[]", b"null"]),
+    st.sampled_from([None, PLAN]),
+)
 def test_any_bytes_on_any_topic_are_an_arrival_or_refused(
-    reception: Reception, kind: Kind, payload: bytes, round_: int
+    reception: Reception, kind: Kind, payload: bytes, open_: RoundPlan | None
 ) -> None:
     with contextlib.suppress(PeerError):
-        arrive(reception, topic(kind, "demo", device="pi"), payload, round_)
+        arrive(reception, topic(kind, "demo", device="pi"), payload, open_)
     reception.flush()

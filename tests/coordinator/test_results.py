@@ -118,11 +118,11 @@ def test_sites_alone_give_a_model_each_and_one_training_one_measurement(images: 
 
 def test_one_training_has_the_epochs_of_all_rounds_at_the_full_rate_and_its_own_batches() -> None:
     recipe = msgspec.structs.replace(RECIPE, once={"batch_size": 3}, whole={"batch_size": 5})
-    plan = recipe.config(ONCE).plan(1)
+    plan = recipe.config(ONCE).training_in(1)
     assert (plan.epochs, plan.learning_rate, plan.batch_size) == (6, 0.1, 3)
     whole = msgspec.structs.replace(FEDERATED, sites=1)
-    assert [recipe.config(row).plan(1).batch_size for row in (whole, ALONE)] == [5, 16]
-    plan = recipe.config(FEDERATED).plan(6)
+    assert [recipe.config(row).training_in(1).batch_size for row in (whole, ALONE)] == [5, 16]
+    plan = recipe.config(FEDERATED).training_in(6)
     assert (plan.epochs, plan.batch_size) == (1, 16)
     assert plan.learning_rate == pytest.approx(0.001)
 
@@ -179,7 +179,7 @@ def test_each_repeat_has_folds_sites_and_a_beginning_of_its_own(images: Path, tm
     bench = Bench(GRID, images, tmp_path)
     first, second = bench.cell(FEDERATED, 0), bench.cell(FEDERATED, 0, 2)
     assert first.names != second.names
-    assert RECIPE.config(FEDERATED, 2).plan(1).seed != RECIPE.config(FEDERATED).plan(1).seed
+    assert RECIPE.config(FEDERATED, 2).training_in(1).seed != RECIPE.config(FEDERATED).training_in(1).seed
     more = msgspec.structs.replace(FEDERATED, repeats=2)
     assert Bench(GRID, images, tmp_path).cell(more, 0) == first
     assert len(list(tmp_path.iterdir())) == 2

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from common.messages import Invite, ModelChoice, Offer, Plan, Receipt, Ref, Refusal
-from coordinator.admission import Limits
+from common import plan as plans
+from common.messages import Invite, Offer, Receipt, Ref, Refusal, Result
 from coordinator.events import (
     Accepted,
     Advanced,
@@ -27,7 +27,10 @@ from coordinator.events import (
     Tell,
     Tick,
 )
-from coordinator.round import OPEN, Phase, Round, Rules, Standing, begin, deadline, step
+from coordinator.options import RoundOptions
+from coordinator.round import deadline, step
+from coordinator.round_state import OPEN, Phase, Round, Standing
+from tests.rounds import GENERATION, digest, open_round, plan_of
 
 DEVICES = ("a", "b", "c")
 
@@ -36,18 +39,27 @@ def ref(digit: str, size: int = 8) -> Ref:
     return Ref(id=digit * 64, head_bytes=100, size=size, chunk_bytes=4096)
 
 
-BASE, RESULT = ref("0"), ref("9")
+RESULT = ref("9")
 UPDATES = (ref("1"), ref("2"))
+PLAN = digest()
 
 
-def offer(device: str, *, update: Ref = UPDATES[0], number: int = 5, base: str = BASE.id, examples: int = 3) -> Offer:
-    return Offer(device=device, round=number, base=base, update=update, num_examples=examples, metrics={"loss": 0.5})
+def offer(device: str, *, update: Ref = UPDATES[0], plan: str = PLAN, examples: int = 3) -> Offer:
+    return Offer(
+        device=device,
+        round=5,
+        generation=GENERATION,
+        plan=plan,
+        update=update,
+        num_examples=examples,
+        metrics={"loss": 0.5},
+    )
 
 
 def new(*, goal: int = 3, minimum: int = 2, selection_s: float = 100.0) -> Round:
-    rules = Rules(goal=goal, minimum=minimum, selection_s=selection_s, deadline_s=1000.0, grace_s=30.0)
-    plan = Plan(model=ModelChoice(name="numpy"))
-    return Round(number=5, base=BASE, plan=plan, rules=rules, limits=Limits(max_examples=100))
+    return open_round(
+        goal=goal, minimum=minimum, selection_s=selection_s, deadline_s=1000.0, grace_s=30.0, max_examples=100
+    )
 
 
 @dataclass
@@ -59,8 +71,7 @@ class Run:
     said: list[Command] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.state, commands = begin(self.state, self.now)
-        self.said = list(commands)
+        self.said = [Announce()]
 
     def take(self, *events: Event, after_s: float = 0.0) -> list[Command]:
         """Let time pass, then the events come; returns what the last one led to."""
@@ -77,6 +88,18 @@ class Run:
     def standing(self, device: str) -> Standing | None:
         member = self.state.member(device)
         return member.standing if member else None
+
+
+def invitation(device: str) -> Invite:
+    return Invite(device=device, round=5, generation=GENERATION, plan=plans.write(plan_of()))
+
+
+def receipt(device: str) -> Receipt:
+    return Receipt(device=device, round=5, generation=GENERATION, update=UPDATES[0].id)
+
+
+def resolved(device: str, reason: str = "") -> Result:
+    return Result(device=device, round=5, generation=GENERATION, counted=not reason, reason=reason)
 
 
 def joined(*devices: str) -> list[Event]:
@@ -107,7 +130,8 @@ def test_the_round_begins_when_enough_devices_have_checked_in() -> None:
     assert invited == ["a", "b", "c"]
     assert commands[0] == Announce()
     message = next(c.message for c in commands if isinstance(c, Tell))
-    assert message == Invite(device="a", round=5, base=BASE, plan=run.state.plan)
+    assert message == invitation("a")
+    assert plans.read(invitation("a").plan) == plan_of()
 
 
 def test_the_minimum_is_enough_once_the_selection_is_over() -> None:
@@ -153,50 +177,21 @@ def test_a_round_in_which_all_report() -> None:
         assert run.take(Offered(offer=offer(device))) == [Collect(offer=offer(device))]
         assert run.standing(device) is Standing.DELIVERING
         commands = run.take(Delivered(device=device, update=UPDATES[0].id))
-        assert commands[0] == Tell(message=Receipt(device=device, round=5, update=UPDATES[0].id))
+        assert commands[0] == Tell(message=receipt(device))
     assert commands[1:] == [Announce(), Aggregate()]
     assert run.phase() is Phase.AGGREGATING
-    assert run.take(Aggregated(result=RESULT)) == [Announce()]
+    assert run.take(Aggregated(result=RESULT)) == [*(Tell(message=resolved(device)) for device in DEVICES), Announce()]
     assert (run.phase(), run.state.result) == (Phase.COMMITTED, RESULT)
     assert [(m.num_examples, m.metrics) for m in run.state.reported] == [(3, {"loss": 0.5})] * 3
 
 
 def test_a_device_that_offers_one_update_after_the_other_is_refused() -> None:
     run = reporting()
-    for said in [offer("a", update=ref(f"{number:x}")) for number in range(Limits().max_offers)]:
+    for said in [offer("a", update=ref(f"{number:x}")) for number in range(RoundOptions().max_offers)]:
         assert [run.take(Offered(offer=said)) for _ in range(2)] == [[Collect(offer=said)]] * 2
     run.take(Offered(offer=offer("a", update=RESULT)))
-    reason = f"{Limits().max_offers + 1} different updates in one round are too many"
+    reason = f"{RoundOptions().max_offers + 1} different updates in one round are too many"
     assert (run.standing("a"), run.state.members[0].reason) == (Standing.REFUSED, reason)
-
-
-def test_a_lost_invitation_is_said_again() -> None:
-    run = reporting()
-    (command,) = run.take(CheckedIn(device="a"))
-    assert command == Tell(message=Invite(device="a", round=5, base=BASE, plan=run.state.plan))
-
-
-def test_a_lost_receipt_is_said_again_without_bytes() -> None:
-    run = reporting()
-    run.take(*reported("a"))
-    receipt = Tell(message=Receipt(device="a", round=5, update=UPDATES[0].id))
-    assert run.take(Offered(offer=offer("a"))) == [receipt]
-    assert run.take(CheckedIn(device="a")) == [receipt]
-    run.take(*reported("b"), *reported("c"))
-    assert run.phase() is Phase.AGGREGATING
-    assert run.take(Offered(offer=offer("a"))) == [receipt]
-
-
-def test_another_update_of_a_device_that_has_reported_is_refused() -> None:
-    run = reporting()
-    run.take(*reported("a"))
-    before = run.state
-    (command,) = run.take(Offered(offer=offer("a", update=UPDATES[1])))
-    assert isinstance(command, Tell)
-    assert isinstance(command.message, Refusal)
-    assert "another update" in command.message.reason
-    run.take(Delivered(device="a", update=UPDATES[1].id))
-    assert run.state == before
 
 
 def test_an_update_that_changed_before_it_came_replaces_the_first() -> None:
@@ -242,7 +237,7 @@ def test_a_device_that_failed_may_still_report() -> None:
 def test_a_refused_update_frees_the_round_and_stays_refused() -> None:
     run = reporting()
     run.take(Offered(offer=offer("a")))
-    refusal = Tell(message=Refusal(device="a", round=5, reason="not finite"))
+    refusal = Tell(message=Refusal(device="a", round=5, generation=GENERATION, reason="not finite"))
     assert run.take(Rejected(device="a", update=UPDATES[0].id, reason="not finite")) == [refusal]
     assert run.take(Offered(offer=offer("a"))) == [refusal]
     assert run.take(CheckedIn(device="a")) == [refusal]
@@ -260,7 +255,7 @@ def test_a_late_verdict_on_an_older_update_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
-        (offer("a", base="8" * 64), "starts from model"),
+        (offer("a", plan="8" * 64), "was trained by plan"),
         (offer("a", update=ref("3", size=9)), "bytes"),
         (offer("a", examples=101), "examples"),
     ],
@@ -272,16 +267,6 @@ def test_an_offer_that_cannot_count_is_refused_before_any_byte(wrong: Offer, rea
     assert isinstance(command.message, Refusal)
     assert reason in command.message.reason
     assert run.standing("a") is Standing.REFUSED
-
-
-@pytest.mark.parametrize("number", [4, 6])
-def test_an_offer_of_another_round_is_refused_with_its_own_number(number: int) -> None:
-    run = reporting()
-    (command,) = run.take(Offered(offer=offer("a", number=number)))
-    assert isinstance(command, Tell)
-    assert isinstance(command.message, Refusal)
-    assert command.message.round == number
-    assert run.standing("a") is Standing.INVITED
 
 
 def test_an_offer_that_comes_too_late_is_refused() -> None:
@@ -344,7 +329,9 @@ def test_the_operator_stops_a_round_in_any_phase(phase: Phase) -> None:
     if phase is Phase.AGGREGATING:
         run.take(*(event for device in DEVICES for event in reported(device)))
     assert run.phase() is phase
-    assert run.take(Cancelled(reason="stopped")) == [Announce()]
+    commands = run.take(Cancelled(reason="stopped"))
+    assert commands[-1] == Announce()
+    assert {command.message.counted for command in commands[:-1]} <= {False}  # type: ignore[union-attr]  # results
     assert (run.phase(), run.state.reason) == (Phase.ABANDONED, "stopped")
     run.take(Aggregated(result=RESULT))
     assert run.phase() is Phase.ABANDONED

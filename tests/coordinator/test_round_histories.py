@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.messages import ModelChoice, Offer, Plan, Ref, Refusal
-from coordinator.admission import Limits
+from common.messages import Offer, Ref, Refusal
 from coordinator.events import (
     Accepted,
     Advanced,
@@ -29,7 +28,9 @@ from coordinator.events import (
     Tell,
     Tick,
 )
-from coordinator.round import Phase, Round, Rules, Standing, begin, deadline, resume, step
+from coordinator.round import deadline, resume, step
+from coordinator.round_state import Phase, Round, Standing
+from tests.rounds import GENERATION, digest, open_round
 
 DEVICES = ("a", "b", "c")
 STRANGER = "x"
@@ -40,18 +41,27 @@ def ref(digit: str, size: int = 8) -> Ref:
     return Ref(id=digit * 64, head_bytes=100, size=size, chunk_bytes=4096)
 
 
-BASE, RESULT = ref("0"), ref("9")
+RESULT = ref("9")
 UPDATES = (ref("1"), ref("2"))
+PLAN = digest()
 
 
-def offer(device: str, *, update: Ref = UPDATES[0], number: int = 5, base: str = BASE.id, examples: int = 3) -> Offer:
-    return Offer(device=device, round=number, base=base, update=update, num_examples=examples, metrics={"loss": 0.5})
+def offer(device: str, *, update: Ref = UPDATES[0], plan: str = PLAN, examples: int = 3) -> Offer:
+    return Offer(
+        device=device,
+        round=5,
+        generation=GENERATION,
+        plan=plan,
+        update=update,
+        num_examples=examples,
+        metrics={"loss": 0.5},
+    )
 
 
 def new(*, goal: int = 3, minimum: int = 2, selection_s: float = 100.0) -> Round:
-    rules = Rules(goal=goal, minimum=minimum, selection_s=selection_s, deadline_s=1000.0, grace_s=30.0)
-    plan = Plan(model=ModelChoice(name="numpy"))
-    return Round(number=5, base=BASE, plan=plan, rules=rules, limits=Limits(max_examples=100))
+    return open_round(
+        goal=goal, minimum=minimum, selection_s=selection_s, deadline_s=1000.0, grace_s=30.0, max_examples=100
+    )
 
 
 @dataclass
@@ -63,8 +73,7 @@ class Run:
     said: list[Command] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.state, commands = begin(self.state, self.now)
-        self.said = list(commands)
+        self.said = [Announce()]
 
     def take(self, *events: Event, after_s: float = 0.0) -> list[Command]:
         """Let time pass, then the events come; returns what the last one led to."""
@@ -86,8 +95,7 @@ offers = st.builds(
     offer,
     devices,
     update=updates | st.just(ref("3", size=9)),
-    number=st.sampled_from([5, 5, 5, 4]),
-    base=st.sampled_from([BASE.id, BASE.id, "8" * 64]),
+    plan=st.sampled_from([PLAN, PLAN, "8" * 64]),
     examples=st.sampled_from([3, 101]),
 )
 events: st.SearchStrategy[Event] = st.one_of(
@@ -159,7 +167,7 @@ def test_a_model_is_only_made_of_enough_updates_of_the_cohort(
             assert before.phase is Phase.REPORTING
         counted = now_counted
         if state.phase in {Phase.AGGREGATING, Phase.COMMITTED}:
-            assert len(counted) >= state.rules.minimum
+            assert len(counted) >= state.options.minimum
         if before.phase in FINAL:
             assert state == before
     assert sum(isinstance(command, Aggregate) for command in run.said) <= 1
@@ -223,8 +231,8 @@ def test_a_restart_after_every_checkpoint_reaches_the_same_end(history: list[Eve
 def test_the_deadline_is_extended_by_progress_at_most_once(history: list[tuple[float, Event]], is_begun: bool) -> None:
     run = play(history, is_begun)
     if run.state.phase is Phase.REPORTING:
-        due = run.state.phase_since + run.state.rules.deadline_s
-        assert due <= deadline(run.state) <= due + run.state.rules.deadline_s
+        due = run.state.phase_since + run.state.options.deadline_s
+        assert due <= deadline(run.state) <= due + run.state.options.deadline_s
 
 
 # ---- restarts in deep states ----------------------------------------------------------------

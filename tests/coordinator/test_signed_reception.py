@@ -9,15 +9,19 @@ from broker.authority import new_signing_key
 from common import topics
 from common.config import SigningConfig
 from common.errors import PeerError
-from common.messages import CheckIn, Chunk, DeviceStatus, encode, encode_story
+from common.messages import CheckIn, Chunk, DeviceStatus, Hello, encode, encode_story
 from common.signing import Peers, Signer
 from common.topics import Kind, topic
 from coordinator import events
 from coordinator.reception import Reception
 from coordinator.store import Store
+from tests.rounds import GENERATION, plan_of
 
 SAY, UP, STATUS = (topic(kind, "demo", device="pi") for kind in (Kind.DEV_SAY, Kind.DEV_UP, Kind.DEV_STATUS))
-CHECK_IN = encode(CheckIn(device="pi", round=5))
+PLAN = plan_of(5)
+CHECK_IN = encode(CheckIn(device="pi", round=5, generation=GENERATION))
+EPOCH = "cc"
+HELLO = encode(Hello(device="pi", nonce="ab", epoch=EPOCH))
 HERE = encode_story(DeviceStatus(device="pi", nonce="ab", state="online"))
 
 
@@ -46,25 +50,26 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def reception(store: Store, signing: SigningConfig) -> Reception:
-    return Reception("demo", store, signing)
+    return Reception("demo", store, signing, EPOCH)
 
 
 def test_a_signed_device_is_heard_and_its_chunks_need_no_signature(
     reception: Reception, signing: SigningConfig
 ) -> None:
     signer = Signer(signing, epoch=1)
-    arrival = reception.admit(topics.parse(SAY), signer.wire(SAY, CHECK_IN), 5)
+    reception.admit(topics.parse(SAY), signer.wire(SAY, HELLO), PLAN)
+    arrival = reception.admit(topics.parse(SAY), signer.wire(SAY, CHECK_IN), PLAN)
     assert arrival.event == events.CheckedIn(device="pi")
-    reception.admit(topics.parse(STATUS), signer.story(STATUS, HERE), 5)
+    reception.admit(topics.parse(STATUS), signer.story(STATUS, HERE), PLAN)
     assert reception.present == {"pi"}
     chunk = Chunk(blob="0" * 64, index=0, data=b"x")
-    assert reception.admit(topics.parse(UP), encode(chunk), 5).chunk == chunk
+    assert reception.admit(topics.parse(UP), encode(chunk), PLAN).chunk == chunk
 
 
 @pytest.mark.parametrize(("name", "payload"), [(SAY, CHECK_IN), (STATUS, HERE)])
 def test_an_unsigned_device_is_refused_by_name(reception: Reception, name: str, payload: bytes) -> None:
     with pytest.raises(PeerError, match="pi does not sign"):
-        reception.admit(topics.parse(name), payload, 5)
+        reception.admit(topics.parse(name), payload, PLAN)
     assert reception.present == set()
 
 
@@ -72,7 +77,7 @@ def test_a_revoked_device_leaves_the_round_and_is_told_of(
     reception: Reception, signing: SigningConfig, peers: Path, store: Store
 ) -> None:
     signer = Signer(signing, epoch=1)
-    reception.admit(topics.parse(STATUS), signer.story(STATUS, HERE), 5)
+    reception.admit(topics.parse(STATUS), signer.story(STATUS, HERE), PLAN)
     assert reception.revoked() == []
     peers.write_text("# nobody\n")
     reason = "its keys were revoked"
@@ -82,4 +87,19 @@ def test_a_revoked_device_leaves_the_round_and_is_told_of(
     reception.flush()
     assert [(row.device, row.state, row.doing) for row in store.devices()] == [("pi", "offline", "revoked")]
     with pytest.raises(PeerError, match="pi is not enrolled here, or revoked"):
-        reception.admit(topics.parse(SAY), signer.wire(SAY, CHECK_IN), 5)
+        reception.admit(topics.parse(SAY), signer.wire(SAY, CHECK_IN), PLAN)
+
+
+def test_what_was_said_to_an_earlier_start_cannot_be_said_again_to_a_later_one(
+    store: Store, signing: SigningConfig
+) -> None:
+    signer, where = Signer(signing, epoch=1), topics.parse(SAY)
+    said = [signer.wire(SAY, message) for message in (HELLO, CHECK_IN)]
+    later = Reception("demo", store, signing, "dd")
+    later.admit(where, said[0], PLAN)  # a true Hello, to another start
+    with pytest.raises(PeerError, match="pi has not said Hello to this start"):
+        later.admit(where, said[1], PLAN)
+    later.admit(where, signer.wire(SAY, encode(Hello(device="pi", nonce="ab", epoch="dd"))), PLAN)
+    with pytest.raises(PeerError, match="replayed"):
+        later.admit(where, said[1], PLAN)
+    assert later.admit(where, signer.wire(SAY, CHECK_IN), PLAN).event == events.CheckedIn(device="pi")

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.messages import DeviceStatus, ModelChoice, Plan, Ref, RoundStatus, StoryEvent, decode_story, encode_story
-from coordinator.admission import Limits
-from coordinator.round import Member, Phase, Round, Rules, Standing
+from common.messages import DeviceStatus, Ref, RoundStatus, StoryEvent, decode_story, encode_story
+from coordinator.round_state import Member, Phase, Round, Standing
 from coordinator.story import changes, idle_status, mean_metrics, round_status
+from tests.rounds import open_round, plan_of
 
 BASE = Ref(id="0" * 64, head_bytes=100, size=8, chunk_bytes=4096)
 RESULT = msgspec.structs.replace(BASE, id="9" * 64)
@@ -19,16 +19,8 @@ def member(device: str, standing: Standing, **more: object) -> Member:
 
 
 def round_of(*members: Member, phase: Phase = Phase.REPORTING, **more: object) -> Round:
-    made = Round(
-        number=7,
-        base=BASE,
-        plan=Plan(model=ModelChoice(name="numpy")),
-        rules=Rules(goal=3, minimum=2, selection_s=1, deadline_s=1),
-        limits=Limits(),
-        phase=phase,
-        members=members,
-    )
-    return msgspec.structs.replace(made, **more)
+    made = open_round(plan_of(7), goal=3, minimum=2, selection_s=1, deadline_s=1)
+    return msgspec.structs.replace(made, phase=phase, members=members, **more)
 
 
 A, B = member("a", Standing.REPORTED, num_examples=30), member("b", Standing.INVITED)
@@ -49,8 +41,8 @@ def test_every_phase_is_told_in_a_sentence(phase: Phase, more: dict[str, object]
     assert status.text == text
     assert status.phase == phase.value
     assert status.model == (RESULT if more.get("result") else BASE)
-    assert status.cohort == (() if phase is Phase.SELECTING else ("a", "b"))
-    assert status.reported == ("a",)
+    assert status.invited == (0 if phase is Phase.SELECTING else 2)
+    assert status.reported == 1
     assert decode_story(encode_story(status), RoundStatus) == status
 
 
@@ -74,6 +66,7 @@ def test_between_rounds() -> None:
         (Standing.FAILED, "training-failed", "Round 7: training failed on b: why."),
         (Standing.REFUSED, "update-refused", "Round 7: the update of b does not count: why."),
         (Standing.MISSING, "missing", "Round 7: b why."),
+        (Standing.UNABLE, "unable", "Round 7: b cannot take part: it why."),
     ],
 )
 def test_what_becomes_of_a_device_is_told_once(standing: Standing, event: str, text: str) -> None:

@@ -11,7 +11,7 @@ from common.topics import Kind
 from coordinator.collector import Collector
 from coordinator.config import CoordinatorConfig, HomeAssistantConfig
 from coordinator.onlookers import Onlookers
-from coordinator.round import Round
+from coordinator.round_state import Round
 from coordinator.store import DeviceRow, Store
 from coordinator.voice import Voice
 

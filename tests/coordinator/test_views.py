@@ -8,7 +8,7 @@ from rich.console import Console
 
 from common.errors import UsageError
 from coordinator import views, wording
-from coordinator.round import Round
+from coordinator.round_state import Round
 from coordinator.store import DeviceRow, Store
 
 Play = Callable[..., Round]

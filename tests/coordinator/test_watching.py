@@ -39,7 +39,7 @@ from coordinator.watching import KEPT_EVENTS, Picture, Watched, news, read, take
 
 MODEL = Ref(id="ab" * 32, head_bytes=10, size=100, chunk_bytes=4096)
 HERE = CoordinatorStatus(federation="brain", epoch="ab", state="online", text="The coordinator is here.")
-TRAINING = RoundStatus(epoch="ab", round=3, phase="reporting", cohort=("rpi1",), text="Round 3 is training.")
+TRAINING = RoundStatus(epoch="ab", round=3, phase="reporting", invited=1, text="Round 3 is training.")
 RELEASE = ReleaseStatus(release="r2-1a2b3c4d", model=MODEL, labels=("no", "yes"), round=2, text="Serve it.")
 
 
@@ -137,7 +137,7 @@ def test_story_is_read_by_its_topic() -> None:
         (topic(Kind.DEV_STATUS, "brain", device="rpi2"), encode_story(status("rpi1"))),
         (topic(Kind.DEV_EVENT, "brain", device="rpi2"), encode_story(progress(0.5, "rpi1"))),
         (topic(Kind.DEV_SAY, "brain", device="rpi1"), b"\x80"),
-        ("fedpi/1/brain/coord/weather", b"{}"),
+        ("fedpi/2/brain/coord/weather", b"{}"),
         ("", b"{}"),
     ],
 )

@@ -178,7 +178,7 @@ def test_what_the_broker_does_not_let_the_device_hear_is_explained(tmp_path: Pat
 
         threading.Thread(target=talk, daemon=True).start()
         found, exit_code = checked(tmp_path, port=listener.getsockname()[1])
-    assert "not hear fedpi-wire/1/lab/dev/rpi1/cmd" in found["text"]
+    assert "not hear fedpi-wire/2/lab/dev/rpi1/cmd" in found["text"]
     assert exit_code == 78
 
 

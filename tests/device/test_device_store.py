@@ -19,7 +19,15 @@ def with_offer(folder: Path, number: int = 5) -> tuple[DeviceStore, Offer]:
     store = DeviceStore(folder)
     store.update_draft.write_bytes(BODY)
     update = store.updates.add(store.update_draft, None, 4096, is_durable=False)
-    offer = Offer(device="pi", round=number, base="0" * 64, update=update, num_examples=3, metrics={"loss": 0.5})
+    offer = Offer(
+        device="pi",
+        round=number,
+        generation="aa",
+        plan="0" * 64,
+        update=update,
+        num_examples=3,
+        metrics={"loss": 0.5},
+    )
     store.keep_offer(offer)
     return store, offer
 

@@ -19,12 +19,13 @@ import pytest
 
 from common.blobs import BlobStore
 from common.config import DataConfig
-from common.messages import ModelChoice, Plan
+from common.plan import ModelChoice, Training
 from common.python import child_command
 from common.weights import TensorSpec, pack
 from device import runner
 from device.config import TrainerConfig
 from device.jobs import Done, Failure, Job, JobEvent, Loaded, Progress, TrainingProcess
+from tests.rounds import plan_of
 
 pytestmark = pytest.mark.system
 
@@ -36,6 +37,7 @@ import numpy as np
 from common.errors import WorkError
 from common.learning.seam import Examples, Site, Trained
 from common.weights import TensorSpec
+from tests.rounds import plan_of
 
 class Tiny:
     image_size = 0
@@ -89,10 +91,12 @@ class Bench:
         draft = self.folder / "draft"
         draft.write_bytes(pack(SPEC, BASE))
         ref = base.add(draft, SPEC, 4096)
+        model, training = ModelChoice(name="tiny", options={"how": how}), Training(epochs=3)
+        plan = plan_of(number, ref, model=model, training=training, deadline_s=deadline_s)
         return Job(
             round=number,
             device="pi",
-            plan=Plan(model=ModelChoice(name="tiny", options={"how": how}), epochs=3, deadline_s=deadline_s),
+            plan=plan,
             base=str(base.body(ref.id)),
             head=str(base.head_path(ref.id)),
             out=str(self.folder / "update.tmp"),

@@ -11,16 +11,19 @@ from common.blobs import BlobStore
 from common.config import DataConfig
 from common.errors import WorkError
 from common.learning.numpy_learner import NumpyLearner, NumpyOptions
-from common.messages import ModelChoice, Plan
+from common.plan import ModelChoice, RoundPlan, Training
 from common.weights import Tensor, pack, unpack
 from device.jobs import Done, Job, JobEvent, Progress
 from device.personal import PersonalLayers
 from device.runner import Workshop
+from tests.rounds import plan_of
 
 OPTIONS = {"tensors": 3, "parameters": 12}
 LEARNER = NumpyLearner(NumpyOptions(tensors=3, parameters=12))
 SPEC = LEARNER.spec()
-PLAN = Plan(model=ModelChoice(name="numpy", options=OPTIONS), epochs=2, seed=7, personal=("tensor-001",))
+MODEL = ModelChoice(name="numpy", options=OPTIONS)
+TRAINING = Training(epochs=2, seed=7, personal=("tensor-001",))
+PLAN = plan_of(model=MODEL, training=TRAINING)
 
 
 class Site:
@@ -30,7 +33,7 @@ class Site:
         self.folder, self.workshop = folder, Workshop()
         self.events: list[JobEvent] = []
 
-    def train(self, base: list[Tensor], plan: Plan = PLAN) -> list[Tensor]:
+    def train(self, base: list[Tensor], plan: RoundPlan = PLAN) -> list[Tensor]:
         """Run a job; returns its update."""
         models, draft = BlobStore(self.folder / "models"), self.folder / "draft"
         draft.write_bytes(pack(SPEC, base))
@@ -55,8 +58,9 @@ def site(tmp_path: Path) -> Site:
     return Site(tmp_path)
 
 
-def plan(**changes: Any) -> Plan:
-    return msgspec.structs.replace(PLAN, **changes)
+def plan(model: ModelChoice = MODEL, **changes: Any) -> RoundPlan:
+    """The usual plan, with other options of its training."""
+    return plan_of(model=model, training=msgspec.structs.replace(TRAINING, **changes))
 
 
 def test_the_update_of_a_personal_layer_is_zero_and_its_values_stay(site: Site) -> None:

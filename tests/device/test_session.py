@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.messages import Accept, CheckIn, Failed, Invite, ModelChoice, Offer, Plan, Ref, RoundStatus
-from device.session import (
-    WAITS,
+from common.messages import Accept, CheckIn, Failed, Offer, Ref, Result, RoundStatus
+from common.plan import ModelChoice, RoundPlan
+from device.session import WAITS, Session, Stage, Task, resume, step
+from device.session_events import (
     CancelJob,
     Command,
     DropUpdate,
@@ -20,37 +21,55 @@ from device.session import (
     Pointed,
     Receipted,
     Reconnected,
-    Session,
     Speak,
-    Stage,
     StartJob,
     Tick,
     Trained,
     TrainingFailed,
     Wanted,
     WasRefused,
-    resume,
-    step,
+    WasResolved,
 )
 
 BASE, NEXT, UPDATE = (Ref(id=digit * 64, head_bytes=100, size=8, chunk_bytes=4096) for digit in "091")
-PLAN = Plan(model=ModelChoice(name="numpy"))
+GENERATION, OTHER, DIGEST = "aa", "bb", "d" * 64
 
 
 def pointer(phase: str, number: int = 5, **more: object) -> Pointed:
-    fields = {"epoch": "e0", "round": number, "phase": phase, "model": BASE, "cohort": ("pi",), **more}
+    fields = {"epoch": "e0", "round": number, "generation": GENERATION, "phase": phase, "model": BASE, **more}
     return Pointed(RoundStatus(**fields))  # type: ignore[arg-type]  # its own fields
 
 
-def invite(number: int = 5, base: Ref = BASE) -> Invite:
-    return Invite(device="pi", round=number, base=base, plan=PLAN)
+def plan(number: int = 5, base: Ref = BASE, generation: str = GENERATION) -> RoundPlan:
+    return RoundPlan(round=number, generation=generation, base=base, model=ModelChoice(name="numpy"))
 
 
-def offer(number: int = 5) -> Offer:
-    return Offer(device="pi", round=number, base=BASE.id, update=UPDATE, num_examples=3)
+def invited(number: int = 5, base: Ref = BASE, generation: str = GENERATION) -> Invited:
+    return Invited(plan(number, base, generation), DIGEST)
 
 
-CHECK_IN, ACCEPT = Speak(CheckIn(device="pi", round=5)), Speak(Accept(device="pi", round=5))
+def offer(number: int = 5, generation: str = GENERATION) -> Offer:
+    return Offer(device="pi", round=number, generation=generation, plan=DIGEST, update=UPDATE, num_examples=3)
+
+
+def check_in(number: int = 5, generation: str = GENERATION) -> Speak:
+    return Speak(CheckIn(device="pi", round=number, generation=generation))
+
+
+def receipted(number: int = 5, generation: str = GENERATION) -> Receipted:
+    return Receipted(number, generation)
+
+
+def refused(number: int = 5, generation: str = GENERATION, reason: str = "no") -> WasRefused:
+    return WasRefused(number, generation, reason)
+
+
+def resolved(number: int = 5, generation: str = GENERATION, *, counted: bool = True) -> WasResolved:
+    reason = "" if counted else "too late"
+    return WasResolved(Result(device="pi", round=number, generation=generation, counted=counted, reason=reason))
+
+
+CHECK_IN, ACCEPT = check_in(), Speak(Accept(device="pi", round=5, generation=GENERATION))
 OFFER = Speak(offer())
 
 
@@ -62,7 +81,7 @@ class Device:
     now: float = 0.0
 
     def __post_init__(self) -> None:
-        self.state: Session = resume("pi", self.kept, self.now)
+        self.state: Session = resume(Session("pi"), self.kept, self.now)
 
     def take(self, *events: Event, after_s: float = 0.0) -> list[Command]:
         """Let time pass, then the events come; returns what the last one led to."""
@@ -78,12 +97,12 @@ class Device:
 
 TO_STAGE: dict[Stage, list[Event]] = {
     Stage.JOINING: [pointer("selecting")],
-    Stage.FETCHING: [pointer("selecting"), Invited(invite())],
-    Stage.TRAINING: [pointer("selecting"), Invited(invite()), Fetched(BASE.id)],
-    Stage.OFFERING: [pointer("selecting"), Invited(invite()), Fetched(BASE.id), Trained(offer())],
-    Stage.DELIVERED: [pointer("selecting"), Invited(invite()), Fetched(BASE.id), Trained(offer()), Receipted(5)],
-    Stage.FAILED: [pointer("selecting"), Invited(invite()), Fetched(BASE.id), TrainingFailed(5, "no memory")],
-    Stage.REFUSED: [pointer("selecting"), WasRefused(5, "no")],
+    Stage.FETCHING: [pointer("selecting"), invited()],
+    Stage.TRAINING: [pointer("selecting"), invited(), Fetched(BASE.id)],
+    Stage.OFFERING: [pointer("selecting"), invited(), Fetched(BASE.id), Trained(offer())],
+    Stage.DELIVERED: [pointer("selecting"), invited(), Fetched(BASE.id), Trained(offer()), receipted()],
+    Stage.FAILED: [pointer("selecting"), invited(), Fetched(BASE.id), TrainingFailed(5, "no memory")],
+    Stage.REFUSED: [pointer("selecting"), refused()],
     Stage.DECLINED: [pointer("selecting"), Examined("too hot")],
 }
 
@@ -97,22 +116,27 @@ def at(stage: Stage) -> Device:
 
 phases = st.sampled_from(["idle", "selecting", "reporting", "aggregating", "committed", "abandoned"])
 numbers = st.sampled_from([4, 5, 5, 5, 6])
-cohorts = st.sampled_from([(), ("pi",), ("other", "pi")])
+generations = st.sampled_from([GENERATION, GENERATION, OTHER])
 events: st.SearchStrategy[Event] = st.one_of(
-    st.builds(pointer, phases, numbers, model=st.sampled_from([None, BASE, NEXT]), cohort=cohorts, reported=cohorts),
-    st.builds(Invited, st.builds(invite, numbers, st.sampled_from([BASE, NEXT]))),
+    st.builds(pointer, phases, numbers, model=st.sampled_from([None, BASE, NEXT]), generation=generations),
+    st.builds(invited, numbers, st.sampled_from([BASE, NEXT]), generations),
     st.builds(Fetched, st.sampled_from([BASE.id, NEXT.id])),
-    st.builds(Trained, st.builds(offer, numbers)),
+    st.builds(Trained, st.builds(offer, numbers, generations)),
     st.builds(TrainingFailed, numbers, st.just("x" * 600)),
     st.builds(Wanted, st.sampled_from([UPDATE.id, BASE.id])),
-    st.builds(Receipted, numbers),
-    st.builds(WasRefused, numbers, st.just("no")),
+    st.builds(Receipted, numbers, generations),
+    st.builds(WasRefused, numbers, generations, st.just("no")),
+    st.builds(resolved, numbers, generations, counted=st.booleans()),
     st.builds(Examined, st.sampled_from(["", "too hot"])),
     st.just(Reconnected()),
     st.just(Tick()),
 )
 histories = st.lists(st.tuples(st.sampled_from([0.0, 1.0, 3.0, 61.0]), events), max_size=30)
 starts = st.sampled_from([None, *Stage])
+
+
+def of(task: Task | None) -> tuple[int, str] | None:
+    return (task.round, task.generation) if task else None
 
 
 def play(history: list[tuple[float, Event]], start: Stage | None) -> Device:
@@ -138,11 +162,16 @@ def test_a_device_only_speaks_for_itself_and_of_the_round_that_it_is_in(
 ) -> None:
     device = at(start) if start else Device()
     for after_s, event in history:
+        before = device.state.task
         for command in device.take(event, after_s=after_s):
             if isinstance(command, Speak):
-                assert device.state.task is not None
-                assert (command.message.device, command.message.round) == ("pi", device.state.task.round)
-                assert len(getattr(command.message, "reason", "")) <= 500
+                said, task = command.message, device.state.task
+                assert said.device == "pi"
+                assert len(getattr(said, "reason", "")) <= 500
+                if isinstance(event, Pointed) and isinstance(said, CheckIn) and before is not None:
+                    assert {(said.round, said.generation)} <= {of(before), of(task)}  # it asks what came of the last
+                else:
+                    assert (said.round, said.generation) == of(task)
 
 
 @given(histories, starts)
@@ -166,7 +195,7 @@ def test_a_job_runs_in_one_stage_only(history: list[tuple[float, Event]], start:
         if started := [c for c in commands if isinstance(c, StartJob)]:
             assert not is_running
             assert device.state.task is not None
-            assert started == [StartJob(device.state.task.invite)]  # type: ignore[arg-type]  # there is one
+            assert started == [StartJob(device.state.task.plan, DIGEST)]  # type: ignore[arg-type]  # there is one
             is_running = True
         assert is_running == (device.stage() is Stage.TRAINING)
 
@@ -182,11 +211,11 @@ def test_a_finished_update_is_dropped_only_when_its_round_is_over_or_refused(
             continue
         assert task is not None
         match event:
-            case WasRefused(round=number):
-                assert number == task.round
+            case WasRefused(round=number, generation=generation):
+                assert (number, generation) == of(task)
             case Pointed(status=status):
                 is_open = status.phase in {"selecting", "reporting", "aggregating"}
-                assert status.round != task.round or not is_open
+                assert (status.round, status.generation) != of(task) or not is_open
             case _:
                 pytest.fail(f"{event} dropped an update")
 
@@ -197,15 +226,16 @@ def test_a_finished_update_is_dropped_only_when_its_round_is_over_or_refused(
 def test_a_round_as_it_should_be() -> None:
     device = Device()
     assert device.take(pointer("selecting")) == [Fetch(BASE), CHECK_IN]
-    assert device.take(Invited(invite())) == [ACCEPT, Fetch(BASE)]
-    assert device.take(Fetched(BASE.id)) == [StartJob(invite())]
+    assert device.take(invited()) == [ACCEPT, Fetch(BASE)]
+    assert device.take(Fetched(BASE.id)) == [StartJob(plan(), DIGEST)]
     assert device.take(Trained(offer())) == [OFFER]
     assert device.take(Wanted(UPDATE.id)) == []
-    assert device.take(Receipted(5)) == []
+    assert device.take(receipted()) == []
     assert device.stage() is Stage.DELIVERED
+    assert device.take(resolved()) == []
     assert device.take(pointer("committed", model=NEXT)) == [Fetch(NEXT), CancelJob(), DropUpdate()]
-    assert device.state.doing == "waiting for a round"
-    assert device.take(pointer("selecting", 6, model=NEXT)) == [Speak(CheckIn(device="pi", round=6))]
+    assert device.state.doing == "waiting for a round; its update of round 5 counted"
+    assert device.take(pointer("selecting", 6, model=NEXT)) == [check_in(6)]
 
 
 @pytest.mark.parametrize(
@@ -213,7 +243,7 @@ def test_a_round_as_it_should_be() -> None:
     [
         (Stage.JOINING, CHECK_IN),
         (Stage.OFFERING, OFFER),
-        (Stage.FAILED, Speak(Failed(device="pi", round=5, reason="no memory"))),
+        (Stage.FAILED, Speak(Failed(device="pi", round=5, generation=GENERATION, reason="no memory"))),
     ],
 )
 def test_what_nobody_answers_is_said_ever_more_slowly(stage: Stage, message: Speak) -> None:
@@ -227,7 +257,7 @@ def test_what_nobody_answers_is_said_ever_more_slowly(stage: Stage, message: Spe
     assert device.take(Reconnected()) == [message]
 
 
-@pytest.mark.parametrize("stage", [Stage.FETCHING, Stage.TRAINING, Stage.DELIVERED, Stage.REFUSED])
+@pytest.mark.parametrize("stage", [Stage.FETCHING, Stage.TRAINING, Stage.REFUSED])
 def test_where_nothing_is_to_be_said_there_is_silence(stage: Stage) -> None:
     assert at(stage).take(Tick(), Reconnected(), after_s=1000.0) == []
 
@@ -239,39 +269,10 @@ def test_a_coordinator_that_is_fetching_the_update_is_left_in_peace() -> None:
     assert device.take(Tick(), after_s=1.0) == [OFFER]
 
 
-def test_a_kept_offer_is_said_again_after_a_restart() -> None:
-    device = Device(kept=offer())
-    assert device.stage() is Stage.OFFERING
-    assert device.take(pointer("reporting"), Tick()) == [OFFER]
-    device.take(Receipted(5))
-    assert device.stage() is Stage.DELIVERED
-
-
-@pytest.mark.parametrize("status", [pointer("reporting", 6, cohort=()), pointer("committed"), pointer("idle")])
-def test_a_kept_offer_of_a_round_that_is_over_is_dropped(status: Pointed) -> None:
-    device = Device(kept=offer())
-    assert DropUpdate() in device.take(status)
-    assert device.state.task is None
-
-
 def test_a_restart_without_an_offer_asks_for_the_invitation_again() -> None:
     device = Device()
     assert device.take(pointer("reporting")) == [Fetch(BASE), CHECK_IN]
-    assert device.take(Invited(invite())) == [ACCEPT, Fetch(BASE)]
-
-
-def test_a_device_that_lost_its_offer_though_it_counts_has_nothing_left_to_do() -> None:
-    assert Device().take(pointer("reporting", reported=("pi",))) == [Fetch(BASE)]
-    device = Device()
-    device.take(pointer("reporting"), Receipted(5))
-    assert device.stage() is Stage.DELIVERED
-
-
-@pytest.mark.parametrize("phase", ["reporting", "aggregating"])
-def test_a_round_of_others_is_none_of_its_business(phase: str) -> None:
-    device = Device()
-    assert device.take(pointer(phase, cohort=("other",))) == [Fetch(BASE)]
-    assert device.state.task is None
+    assert device.take(invited()) == [ACCEPT, Fetch(BASE)]
 
 
 @pytest.mark.parametrize("stage", [Stage.FETCHING, Stage.TRAINING, Stage.OFFERING])
@@ -284,9 +285,9 @@ def test_a_round_that_ended_cancels_the_work_on_it(stage: Stage, status: Pointed
 
 def test_an_invitation_to_another_round_is_ignored() -> None:
     device = Device()
-    assert device.take(Invited(invite())) == []
+    assert device.take(invited()) == []
     device = at(Stage.JOINING)
-    assert device.take(Invited(invite(6))) == []
+    assert device.take(invited(6)) == []
     assert device.stage() is Stage.JOINING
 
 
@@ -294,15 +295,15 @@ def test_an_invitation_to_another_round_is_ignored() -> None:
 def test_a_repeated_invitation_is_only_accepted_again(stage: Stage) -> None:
     device = at(stage)
     before = device.state
-    assert device.take(Invited(invite())) == [ACCEPT]
+    assert device.take(invited()) == [ACCEPT]
     assert device.state == before
 
 
-@pytest.mark.parametrize("stage", [Stage.OFFERING, Stage.DELIVERED, Stage.FAILED, Stage.REFUSED])
+@pytest.mark.parametrize("stage", [Stage.OFFERING, Stage.FAILED, Stage.REFUSED])
 def test_a_late_invitation_changes_nothing(stage: Stage) -> None:
     device = at(stage)
     before = device.state
-    assert device.take(Invited(invite())) == []
+    assert device.take(invited()) == []
     assert device.state == before
 
 
@@ -315,29 +316,22 @@ def test_the_outcome_of_an_older_job_changes_nothing() -> None:
 
 def test_a_refusal_ends_the_round_for_this_device() -> None:
     device = at(Stage.OFFERING)
-    assert device.take(WasRefused(5, "not finite")) == [CancelJob(), DropUpdate()]
-    assert device.take(WasRefused(4, "late")) == []
-    assert device.take(Trained(offer()), Receipted(5), Tick(), after_s=1000.0) == []
+    assert device.take(refused(reason="not finite")) == [CancelJob(), DropUpdate()]
+    assert device.take(refused(4)) == []
+    assert device.take(Trained(offer()), receipted(), Tick(), after_s=1000.0) == []
 
 
 @pytest.mark.parametrize("stage", [Stage.FETCHING, Stage.TRAINING, Stage.OFFERING, Stage.DELIVERED])
 def test_a_coordinator_that_lost_its_cohort_is_told_again(stage: Stage) -> None:
     device = at(stage)
-    assert device.take(pointer("selecting", epoch="e1", cohort=())) == [CHECK_IN]
+    assert device.take(pointer("selecting", epoch="e1")) == [CHECK_IN]
     assert device.stage() is stage
 
 
 def test_a_refusal_that_the_coordinator_forgot_no_longer_holds() -> None:
     device = at(Stage.REFUSED)
-    assert device.take(pointer("selecting", epoch="e1", cohort=())) == [CHECK_IN]
+    assert device.take(pointer("selecting", epoch="e1")) == [CHECK_IN]
     assert device.stage() is Stage.JOINING
-
-
-def test_an_update_that_the_coordinator_lost_is_offered_again() -> None:
-    device = at(Stage.DELIVERED)
-    assert device.take(pointer("reporting", reported=("pi",))) == []
-    assert device.take(pointer("reporting", reported=("other",))) == [OFFER]
-    assert device.stage() is Stage.OFFERING
 
 
 def test_the_model_to_hold_is_fetched_once() -> None:

@@ -3,19 +3,27 @@
 import pytest
 
 from common.messages import CheckIn, Offer, Ref
-from device.session import WAITS, Reconnected, Said, Session, Speak, Stage, Task, Tick, Waits, Wanted, resume, step
+from device.session import WAITS, Session, Stage, Task, Waits, resume, step
+from device.session_events import Reconnected, Said, Speak, Tick, Wanted
 
 REF = Ref(id="1" * 64, head_bytes=100, size=8, chunk_bytes=4096)
-OFFER = Offer(device="pi", round=5, base="0" * 64, update=REF, num_examples=3)
+OFFER = Offer(device="pi", round=5, generation="aa", plan="0" * 64, update=REF, num_examples=3)
+CHECK_IN = CheckIn(device="pi", round=5, generation="aa")
 
 
 def silent_for_long(stage: Stage, says: Said) -> Session:
     """A session that has said the same so often that it says it every `repeat_max_s` only."""
     offer = says if isinstance(says, Offer) else None
-    return Session("pi", None, Task(5, stage, None, offer, says, 1000.0 + WAITS.repeat_max_s, WAITS.repeat_max_s))
+    return Session(
+        "pi",
+        None,
+        Task(
+            5, "aa", stage, offer=offer, says=says, repeat_at=1000.0 + WAITS.repeat_max_s, repeat_s=WAITS.repeat_max_s
+        ),
+    )
 
 
-@pytest.mark.parametrize(("stage", "says"), [(Stage.JOINING, CheckIn(device="pi", round=5)), (Stage.OFFERING, OFFER)])
+@pytest.mark.parametrize(("stage", "says"), [(Stage.JOINING, CHECK_IN), (Stage.OFFERING, OFFER)])
 def test_a_new_connection_says_it_at_once_and_begins_its_patience_anew(stage: Stage, says: Said) -> None:
     session, commands = step(silent_for_long(stage, says), Reconnected(), 1000.0)
     assert commands == (Speak(says),)
@@ -24,18 +32,18 @@ def test_a_new_connection_says_it_at_once_and_begins_its_patience_anew(stage: St
 
 
 def test_who_has_nothing_to_say_stays_silent() -> None:
-    quiet = Session("pi", None, Task(5, Stage.TRAINING))
+    quiet = Session("pi", None, Task(5, "aa", Stage.TRAINING))
     assert step(quiet, Reconnected(), 1000.0) == (quiet, ())
 
 
 def test_a_kept_offer_is_said_to_a_coordinator_that_started_anew() -> None:
-    session, commands = step(resume("pi", OFFER, 0.0), Tick(), 0.0)
+    session, commands = step(resume(Session("pi"), OFFER, 0.0), Tick(), 0.0)
     assert commands == (Speak(OFFER),)
     assert step(session, Reconnected(), 1.0)[1] == (Speak(OFFER),)
 
 
 def test_the_configuration_says_when_what_nobody_answers_is_said_again() -> None:
-    session, now, told = resume("pi", OFFER, 0.0, Waits(repeat_s=1.0, repeat_max_s=4.0, wanted_s=2.5)), 0.0, []
+    session, now, told = resume(Session("pi", waits=Waits(1.0, 4.0, 2.5)), OFFER, 0.0), 0.0, []
     for tenth in range(100):
         now = tenth / 10
         session, commands = step(session, Tick(), now)

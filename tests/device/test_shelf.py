@@ -9,7 +9,7 @@ from device.store import CurrentRelease, good_release
 Install = Callable[..., CurrentRelease]
 Model = Callable[..., bytes]
 Png = Callable[[int], bytes]
-OWN = "fedpi/1/brain/dev/rpi1/prediction"
+OWN = "fedpi/2/brain/dev/rpi1/prediction"
 
 
 def test_a_new_release_takes_the_place_of_the_old_one(tmp_path: Path, model: Model, png: Png, install: Install) -> None:
@@ -111,12 +111,12 @@ def test_a_release_whose_file_is_not_here_is_waited_for(tmp_path: Path, model: M
     [
         (OWN, True),
         ("answers/42", True),
-        ("/fedpi/1/brain/coord/round", True),
+        ("/fedpi/2/brain/coord/round", True),
         ("fedpi", False),
         ("fedpi-wire", False),
-        ("fedpi/1/brain/coord/round", False),
-        ("fedpi/1/brain/dev/rpi2/prediction", False),
-        ("fedpi-wire/1/brain/dev/rpi1/cmd", False),
+        ("fedpi/2/brain/coord/round", False),
+        ("fedpi/2/brain/dev/rpi2/prediction", False),
+        ("fedpi-wire/2/brain/dev/rpi1/cmd", False),
         ("$SYS/broker", False),
         ("answers/#", False),
         ("answers/+/x", False),

@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from common.messages import CheckIn, Decline, Invite, ModelChoice, Plan, Ref, RoundStatus
-from device.session import (
+from common.messages import CheckIn, Decline, Ref, RoundStatus
+from common.plan import ModelChoice, RoundPlan
+from device.session import Session, Stage, step
+from device.session_events import (
     CancelJob,
     Command,
     DropUpdate,
@@ -15,24 +17,20 @@ from device.session import (
     Fetched,
     Invited,
     Pointed,
-    Session,
     Speak,
-    Stage,
     Tick,
-    step,
 )
 
 BASE = Ref(id="0" * 64, head_bytes=100, size=8, chunk_bytes=4096)
-INVITE = Invite(device="pi", round=5, base=BASE, plan=Plan(model=ModelChoice(name="numpy")))
+INVITED = Invited(RoundPlan(round=5, generation="aa", base=BASE, model=ModelChoice(name="numpy")), "d" * 64)
 HOT, FIT = Examined("too hot"), Examined("")
-CHECK_IN = Speak(CheckIn(device="pi", round=5))
-DECLINE = Speak(Decline(device="pi", round=5, reason="too hot"))
+CHECK_IN = Speak(CheckIn(device="pi", round=5, generation="aa"))
+DECLINE = Speak(Decline(device="pi", round=5, generation="aa", reason="too hot"))
 SITTING_OUT = "sitting rounds out: too hot"
 
 
 def pointer(phase: str, number: int = 5) -> Pointed:
-    cohort = ("pi",) if phase == "reporting" else ()
-    return Pointed(RoundStatus(epoch="e0", round=number, phase=phase, model=BASE, cohort=cohort))  # type: ignore[arg-type]  # one of its phases
+    return Pointed(RoundStatus(epoch="e0", round=number, generation="aa", phase=phase, model=BASE))  # type: ignore[arg-type]  # one of its phases
 
 
 def play(*events: Event) -> tuple[Session, list[Command]]:
@@ -61,17 +59,17 @@ def test_a_device_that_turns_unfit_takes_its_check_in_back() -> None:
 
 
 def test_an_invitation_that_crosses_the_decline_on_its_way_starts_nothing() -> None:
-    assert play(pointer("selecting"), HOT, Invited(INVITE))[1] == []
+    assert play(pointer("selecting"), HOT, INVITED)[1] == []
 
 
 def test_a_device_that_turns_unfit_before_it_trains_declines_its_invitation() -> None:
-    session, said = play(pointer("selecting"), Invited(INVITE), HOT)
+    session, said = play(pointer("selecting"), INVITED, HOT)
     assert said == [DECLINE]
     assert step(session, Fetched(BASE.id), 0.0)[1] == ()
 
 
 def test_a_training_that_runs_is_not_ended_by_heat() -> None:
-    session, said = play(pointer("selecting"), Invited(INVITE), Fetched(BASE.id), HOT)
+    session, said = play(pointer("selecting"), INVITED, Fetched(BASE.id), HOT)
     assert said == []
     assert stage_of(session) is Stage.TRAINING
     assert session.doing == "training, round 5"
@@ -88,7 +86,7 @@ def test_a_round_that_was_declined_and_goes_on_without_the_device_stays_declined
     assert said == []
     assert session.doing == "sitting it out, round 5"
     _, said = play(HOT, pointer("selecting"), pointer("reporting"), FIT, pointer("selecting", 6))
-    assert said == [CancelJob(), DropUpdate(), Speak(CheckIn(device="pi", round=6))]
+    assert said == [CancelJob(), DropUpdate(), Speak(CheckIn(device="pi", round=6, generation="aa"))]
 
 
 def test_the_decline_is_repeated_until_the_round_is_over_and_not_for_every_status() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from common.errors import FedpiError
-from common.messages import Plan, Ref
+from common.messages import Ref
+from common.plan import RoundPlan
 from coordinator.config import CoordinatorConfig, read_config
 from coordinator.rehearsal.federation import Federation
 from coordinator.store import RoundRow, Store
@@ -160,9 +161,9 @@ class Arena(Federation):
         """Return the bytes of the global model."""
         return self.body(self._model_id()).read_bytes()
 
-    def plan(self, number: int) -> Plan:
+    def plan(self, number: int) -> RoundPlan:
         """Return what devices train in a round."""
-        return self.options.plan(number)
+        return self.options.plan(number, "0", Ref(id="0" * 64, head_bytes=1, size=0, chunk_bytes=4096))
 
     @property
     def options(self) -> CoordinatorConfig:

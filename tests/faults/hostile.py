@@ -7,6 +7,7 @@ from typing import Self
 import numpy as np
 
 from broker.connection import Connection, Session
+from common import plan as plans
 from common.chunks import ChunkHasher, Layout, encode_head, from_wire, indexes
 from common.config import BrokerConfig
 from common.errors import PeerError
@@ -20,9 +21,12 @@ from common.messages import (
     Receipt,
     Ref,
     Refusal,
+    Result,
+    RoundStatus,
     Say,
     Want,
     decode,
+    decode_story,
     encode,
 )
 from common.topics import Kind, topic
@@ -43,10 +47,12 @@ class Hostile:
         self._examples = arena.examples[device]
         self._connection = Connection(BrokerConfig(port=arena.port), Session("hostile", "5"))
         self._blobs: dict[str, tuple[Layout, bytes, bytes]] = {}
+        self._generation = "0"
 
     def __enter__(self) -> Self:
         self._connection.__enter__()
         self._connection.subscribe(self._topic(Kind.DEV_CMD))
+        self._connection.subscribe(self._topic(Kind.COORD_ROUND))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -55,7 +61,8 @@ class Hostile:
     def join(self, number: int) -> Invite:
         """Take part in a round; returns the invitation."""
         answer = self._until(
-            lambda a: isinstance(a, Invite) and a.round == number, CheckIn(device=self.device, round=number)
+            lambda a: isinstance(a, Invite) and a.round == number,
+            lambda: CheckIn(device=self.device, round=number, generation=self._generation),
         )
         assert isinstance(answer, Invite), "that is what was waited for"
         return answer
@@ -65,44 +72,56 @@ class Hostile:
         return Offer(
             device=self.device,
             round=invite.round,
-            base=invite.base.id,
-            update=self._keep(body, spec, invite.base.chunk_bytes),
+            generation=invite.generation,
+            plan=plans.digest(invite.plan),
+            update=self._keep(body, spec, plans.read(invite.plan).base.chunk_bytes),
             num_examples=self._examples,
         )
 
-    def deliver(self, offer: Offer) -> Receipt | Refusal:
+    def deliver(self, offer: Offer) -> Receipt | Refusal | Result:
         """Say an offer and serve what is wanted of it, until it is answered."""
-        answer = self._until(lambda a: isinstance(a, Receipt | Refusal) and a.round == offer.round, offer)
-        assert isinstance(answer, Receipt | Refusal), "that is what was waited for"
+        answer = self._until(
+            lambda a: isinstance(a, Receipt | Refusal | Result) and a.round == offer.round, lambda: offer
+        )
+        assert isinstance(answer, Receipt | Refusal | Result), "that is what was waited for"
         return answer
 
     def flood(self, kind: Kind, payloads: Sequence[bytes]) -> None:
         """Publish all of these on a topic of the device."""
         self._connection.publish_all(self._topic(kind), payloads, FLOOD_WINDOW, ANSWER_S)
 
+    @property
+    def generation(self) -> str:
+        """That of the round which the coordinator told last."""
+        return self._generation
+
     def give_up(self, number: int) -> None:
         """Let the round go on without this device."""
-        self.say(Failed(device=self.device, round=number, reason="gives up"))
+        self.say(Failed(device=self.device, round=number, generation=self._generation, reason="gives up"))
 
     def say(self, message: Say) -> None:
         """Say what anybody may make up."""
         self._connection.publish(self._topic(Kind.DEV_SAY), encode(message))
 
-    def _until(self, is_it: Callable[[object], bool], message: Say) -> object:
+    def _until(self, is_it: Callable[[object], bool], make: Callable[[], Say]) -> object:
         """Say a message again and again, and serve chunks, until an answer comes. Raises NotSurvivedError."""
         end, again = time.monotonic() + ANSWER_S, 0.0
         while (now := time.monotonic()) < end:
+            message = make()
             if now >= again:
                 again = now + AGAIN_S * (1 if isinstance(message, CheckIn) else 20)
                 self.say(message)
             if (heard := self._connection.receive(AGAIN_S)) is None:
+                continue
+            if heard.topic == self._topic(Kind.COORD_ROUND):
+                self._generation = decode_story(heard.payload, RoundStatus).generation
                 continue
             answer = decode(heard.payload, Command)
             if is_it(answer):
                 return answer
             if isinstance(answer, Want):
                 self._serve(answer)
-        raise NotSurvivedError(f"nobody answered {type(message).__name__} of {self.device} within {ANSWER_S:g} s")
+        raise NotSurvivedError(f"nobody answered {type(make()).__name__} of {self.device} within {ANSWER_S:g} s")
 
     def _keep(self, body: bytes, spec: Spec, chunk_bytes: int) -> Ref:
         hasher = ChunkHasher(chunk_bytes)

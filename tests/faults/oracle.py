@@ -13,11 +13,11 @@ from common.chunks import ChunkHasher, encode_head
 from common.config import DataConfig
 from common.learning.numpy_learner import no_images
 from common.learning.seam import Learner, build
-from common.messages import ModelChoice, Plan
+from common.plan import ModelChoice, RoundPlan
 from common.weights import pack, unpack
 
 
-def next_model(base: bytes, plan: Plan, examples: Mapping[str, int]) -> bytes:
+def next_model(base: bytes, plan: RoundPlan, examples: Mapping[str, int]) -> bytes:
     """Return base + sum(n_k u_k) / sum(n_k) over the devices of `examples`, in float32, as section 7.5 has it."""
     total = np.zeros(len(base) // 4)
     for device in sorted(examples):
@@ -28,11 +28,12 @@ def next_model(base: bytes, plan: Plan, examples: Mapping[str, int]) -> bytes:
     return (np.frombuffer(base, "<f4").astype(np.float64) + mean).astype("<f4").tobytes()
 
 
-def update(base: bytes, plan: Plan, device: str, count: int) -> bytes:
+def update(base: bytes, plan: RoundPlan, device: str, count: int) -> bytes:
     """Return the update that `device` must train from `base`: local - base in float32."""
     learner = learner_of(plan.model)
     weights = unpack(learner.spec(), base)
-    own = replace(plan, seed=plan.seed * 1_000_003 + int.from_bytes(device.encode(), "big") % 1_000_003)
+    seed = plan.training.seed * 1_000_003 + int.from_bytes(device.encode(), "big") % 1_000_003
+    own = replace(plan.training, seed=seed)
     site = no_images(DataConfig(options={"count": count}), 0)
     trained = learner.train(weights, site, own, lambda *_: None)
     return pack(learner.spec(), [after - before for before, after in zip(weights, trained.weights, strict=True)])

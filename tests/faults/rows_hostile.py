@@ -10,7 +10,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from common.messages import Failed, Refusal, encode
+from common.messages import Failed, Refusal, Result, encode
 from common.topics import Kind
 from common.weights import Spec, TensorSpec
 from tests.faults import hostile, oracle
@@ -72,17 +72,19 @@ def replay(attack: Attack) -> str:
     offer = foe.offer(foe.join(first), attack.honest(first), attack.spec)
     foe.deliver(offer)
     foe.join(attack.last)
-    attack.is_refused(foe.deliver(offer), rf"round {first} is not open for you; the current round is {attack.last}")
+    answer = foe.deliver(offer)
+    if not isinstance(answer, Result) or not answer.counted:
+        raise NotSurvivedError(f"{foe.device} was told {answer}, and not what became of its update in round {first}")
     answer = foe.deliver(replace(offer, round=attack.last))
-    attack.is_refused(answer, r"starts from model .*, the round from")
-    return "the update starts from model"
+    attack.is_refused(answer, r"trained by plan .*, the round's is")
+    return "the update was trained by plan"
 
 
 def another_name(attack: Attack) -> str:
     """Say that another device has failed, on one's own topic and within the message."""
     victim = attack.rng.choice([device for device in DEVICES if device != attack.foe.device])
     attack.foe.join(attack.last)
-    lie = Failed(device=victim, round=attack.last, reason="a lie")
+    lie = Failed(device=victim, round=attack.last, generation=attack.foe.generation, reason="a lie")
     attack.until_logged(f"{attack.foe.device} speaks as {victim}", lambda: attack.foe.say(lie))
     attack.foe.give_up(attack.last)
     return "gives up"

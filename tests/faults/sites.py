@@ -8,7 +8,7 @@ from common.config import DataConfig
 from common.errors import DataError
 from common.learning.numpy_learner import NumpyLearner, numpy_learner
 from common.learning.seam import Learner, Site, build
-from common.messages import ModelChoice
+from common.plan import ModelChoice
 
 NEVER_S = 3600.0
 LATE_S = 1.0

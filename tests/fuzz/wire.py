@@ -15,9 +15,7 @@ from common.messages import (
     Chunk,
     Command,
     Invite,
-    ModelChoice,
     Offer,
-    Plan,
     Ref,
     Say,
     Signed,
@@ -27,20 +25,31 @@ from common.messages import (
     encode,
     encode_story,
 )
+from common.plan import ModelChoice, RoundPlan, Training, read, write
 from common.weights import TensorSpec, nbytes
 from tests.fuzz.mutation import mutate
 from tests.fuzz.target import Attempt
 
 BLOB = "ab" * 32
 REF = Ref(id=BLOB, head_bytes=100, size=1000, chunk_bytes=4096)
+PLAN = write(
+    RoundPlan(
+        round=7,
+        generation="0a",
+        base=REF,
+        model=ModelChoice(name="simple_cnn", options={"image_size": 64}),
+        training=Training(epochs=3),
+    )
+)
 FIELDS: dict[str, Any] = {
     "device": "rpi1",
     "nonce": "0f" * 8,
     "by": "0e" * 8,
     "epoch": "0d" * 4,
     "round": 7,
+    "generation": "0a",
     "blob": BLOB,
-    "base": BLOB,
+    "counted": True,
     "update": BLOB,
     "index": 3,
     "data": b"\0" * 40,
@@ -74,10 +83,11 @@ def begin(_folder: Path) -> Attempt:
         lambda draw: decode(_made_up(draw), draw.choice((Say, Command, Chunk, Signed))),
         lambda draw: _read_document(*draw.choice(documents), draw),
         lambda draw: ref_of(_damaged(head, draw)),
+        lambda draw: read(_damaged(PLAN, draw)),
         lambda draw: from_wire(draw.randbytes(draw.randint(0, 40)), draw.randint(1, 2**17)),
         lambda draw: topics.parse(mutate(draw.choice(names).encode(), draw).decode("utf-8", "replace")),
     ]
-    weights = [40, 25, 20, 8, 3, 4]
+    weights = [36, 22, 20, 8, 7, 3, 4]
 
     def attempt(draw: random.Random) -> None:
         draw.choices(kinds_of_input, weights)[0](draw)
@@ -92,8 +102,8 @@ def _read_document(document: bytes, kind: Any, draw: random.Random) -> None:
 def _example(kind: Any) -> Any:
     """Return a valid message of `kind`."""
     special: dict[Any, dict[str, Any]] = {
-        Invite: {"base": REF, "plan": Plan(model=ModelChoice(name="simple_cnn", options={"image_size": 64}))},
-        Offer: {"update": REF, "metrics": {"loss": 0.5}},
+        Invite: {"plan": PLAN},
+        Offer: {"plan": BLOB, "update": REF, "metrics": {"loss": 0.5}},
     }
     known = {**FIELDS, **special.get(kind, {})}
     names = [field.name for field in msgspec.structs.fields(kind) if field.name in known or field.required]

@@ -18,7 +18,6 @@ from common.errors import ConfigError, LinkError
 from common.inbox import Inbox
 from common.link import Down, Link
 from common.messages import (
-    CheckIn,
     CoordinatorStatus,
     DeviceStatus,
     Failed,
@@ -217,7 +216,7 @@ def test_a_device_has_no_part_in_another_ones_branch(live: SecuredFederation, as
 def test_a_device_cannot_sign_as_another(live: SecuredFederation, rogue: dict[str, Any], as_broker: Connection) -> None:
     """It cannot even with a broker that lets it past the access rules."""
     signer, where = Signer(SigningConfig(**rogue["signing"]), epoch=2**33), name(Kind.DEV_SAY, "rpi1")
-    lie = encode(Failed(device="rpi1", round=live.store.last_round() + 1, reason="a lie"))
+    lie = encode(Failed(device="rpi1", round=live.store.last_round() + 1, generation="ab", reason="a lie"))
     until_refused(
         live,
         "coordinator",
@@ -316,9 +315,12 @@ def test_messages_that_are_no_messages_are_dropped(
     live: SecuredFederation, rogue: dict[str, Any], as_rogue: Connection
 ) -> None:
     signer, where = Signer(SigningConfig(**rogue["signing"]), epoch=2**33), name(Kind.DEV_SAY, "rogue")
-    late = encode(CheckIn(device="rogue", round=10**6))
+    late = encode(Failed(device="rogue", round=10**6, generation="ab", reason="late"))
     until_refused(
-        live, "coordinator", "rogue speaks of round", lambda: as_rogue.publish(where, signer.wire(where, late))
+        live,
+        "coordinator",
+        "rogue has not said Hello to this start",
+        lambda: as_rogue.publish(where, signer.wire(where, late)),
     )
     stranger = encode(Want(device="rpi1", blob="ab" * 32, chunks=b""))
     until_refused(

@@ -66,7 +66,7 @@ def test_cohort_outlives_the_coordinator(live: LiveFederation) -> None:
 @pytest.mark.parametrize("victim", ["rpi1", "coordinator", "broker"])
 def test_crash_in_the_middle_of_an_upload(live: LiveFederation, victim: str) -> None:
     base = live.model()
-    with live.onlooker("fedpi-wire/1/rehearsal/dev/rpi1/up") as onlooker:
+    with live.onlooker("fedpi-wire/2/rehearsal/dev/rpi1/up") as onlooker:
         number = live.ask()
         live.until_partly_here("rpi1", len(base) // 4)
         crash(live, victim)

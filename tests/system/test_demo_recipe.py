@@ -11,7 +11,7 @@ from common.learning.evaluation import evaluate
 from common.learning.folders import find_labelled
 from common.learning.label_csv import write_label_csv
 from common.learning.seam import Learner, Site, build, load
-from common.messages import Plan
+from common.plan import Training
 from common.weights import Tensor
 from coordinator.config import CoordinatorConfig
 from coordinator.dataset.split import Group, SplitOptions, deal
@@ -52,7 +52,7 @@ def test_the_federation_gains_over_the_initial_model_and_over_each_site_alone(pa
     assert sum(len(site.unseen) for site in sites.values()) >= 200
 
     first = {key: value for key, value in recipe.initial.items() if key != "source"}
-    plan = Plan(model=config.model, seed=SEED, **first)
+    plan = Training(seed=SEED, **first)
     start = learner.train(learner.initial(SEED), read(parts, "coordinator", learner), plan, lambda *_: None).weights
     stage = Stage(learner, sites, tmp_path)
     (*_, last) = simulate(config, stage, start, recipe.rounds)

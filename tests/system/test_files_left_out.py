@@ -30,7 +30,7 @@ def test_a_round_with_30_of_38_files_left_out_says_so_everywhere(tmp_path: Path)
     data = {"images": str(fill(tmp_path / "images"))}
     with LiveFederation(tmp_path / "live", {"rpi1": 8}) as live:
         live.begin("mosquitto", devices={"rpi1": {"data": data}})
-        with live.onlooker("fedpi/1/rehearsal/dev/rpi1/status") as onlooker:
+        with live.onlooker("fedpi/2/rehearsal/dev/rpi1/status") as onlooker:
             (row,) = live.run()
         assert row.phase == "committed"
         assert live.ledger(row.round)["rpi1"].num_examples == 8

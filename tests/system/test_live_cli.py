@@ -99,7 +99,7 @@ def test_watch_streams_messages_as_lines_of_json(live: LiveFederation) -> None:
         out, _ = watch.communicate(timeout=WAIT_S)
     assert watch.returncode == 0
     messages = [json.loads(line) for line in (first + out).splitlines()]
-    topics = {message["topic"].removeprefix(f"fedpi/1/{FEDERATION}/") for message in messages}
+    topics = {message["topic"].removeprefix(f"fedpi/2/{FEDERATION}/") for message in messages}
     assert {"coord/status", "coord/round", "coord/event", "dev/rpi1/status", "dev/rpi1/event"} <= topics
     phases = [
         m["document"]["phase"] for m in messages if m["document"].get("round") == row.round and "phase" in m["document"]

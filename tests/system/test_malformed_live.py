@@ -60,8 +60,8 @@ HONEST: Mapping[Kind, msgspec.Struct] = {
     Kind.DEV_PREDICTION: Prediction(device="rpi1", request="ab", ok=True),
     Kind.BLOB: Chunk(blob=REF.id, index=0, data=b"0123"),
     Kind.DEV_UP: Chunk(blob=REF.id, index=0, data=b"0123"),
-    Kind.DEV_SAY: CheckIn(device="rpi1", round=1),
-    Kind.DEV_CMD: Receipt(device="rpi1", round=1, update=REF.id),
+    Kind.DEV_SAY: CheckIn(device="rpi1", round=1, generation="ab"),
+    Kind.DEV_CMD: Receipt(device="rpi1", round=1, generation="ab", update=REF.id),
     Kind.DEV_INFER: HAPPENED,  # any document: none is an image
 }
 """A valid message of each kind, to be spoilt."""

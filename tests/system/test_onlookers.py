@@ -57,7 +57,7 @@ def test_a_device_without_disk_sits_out_and_the_cohort_does_without_it(live: Liv
 
 def test_a_newcomer_is_told_how_the_round_went(live: LiveFederation) -> None:
     federation = topic(Kind.COORD_ROUND, "rehearsal").split("/")[2]
-    told = retained(live, f"fedpi/1/{federation}/coord")
+    told = retained(live, f"fedpi/2/{federation}/coord")
     members = msgspec.json.decode(told[topic(Kind.COORD_MEMBERS, federation)], type=RoundMembers)
     (member,) = members.members
     assert (members.round, member.device, member.standing, member.examples) == (1, "rpi1", "reported", 7)

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.system
 
 ROUNDS = 3
 EXAMPLES = {"rpi3": 11, "rpi1": 7, "rpi2": 30}
-COORDINATOR = ("fedpi/1/rehearsal/coord/", "fedpi-wire/1/rehearsal/blob/", "fedpi-wire/1/rehearsal/dev/")
+COORDINATOR = ("fedpi/2/rehearsal/coord/", "fedpi-wire/2/rehearsal/blob/", "fedpi-wire/2/rehearsal/dev/")
 
 
 class Played(NamedTuple):

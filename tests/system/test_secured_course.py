@@ -46,7 +46,7 @@ def test_a_monitor_watches_from_anywhere(live: SecuredFederation) -> None:
     line = [sys.executable, "-m", "coordinator", "watch", "--config", str(config), "--seconds", "2", "--json"]
     done = subprocess.run(line, capture_output=True, text=True, check=True, env=live.environment, timeout=WAIT_S)
     told = {json.loads(row)["topic"].rpartition("/dev/")[2] for row in done.stdout.splitlines()}
-    assert {"fedpi/1/rehearsal/coord/status", "fedpi/1/rehearsal/coord/round", "rpi1/status", "rpi2/status"} <= told
+    assert {"fedpi/2/rehearsal/coord/status", "fedpi/2/rehearsal/coord/round", "rpi1/status", "rpi2/status"} <= told
 
 
 def test_a_device_that_is_revoked_while_it_trains_is_out_and_nobody_waits_for_it(live: SecuredFederation) -> None:

@@ -12,7 +12,7 @@ from common.errors import ConfigError
 from common.learning.course import seeded
 from common.learning.personal import places
 from common.learning.seam import Learner, Site
-from common.messages import Plan
+from common.plan import Training
 from common.weights import Spec, Tensor, pack, unpack, update_of
 from coordinator.aggregation import Contribution, aggregate
 from coordinator.config import CoordinatorConfig
@@ -50,12 +50,12 @@ def simulate(config: CoordinatorConfig, stage: Stage, weights: list[Tensor], rou
     base, moments = folder / "base", folder / "moments"
     known = b""
     for number in range(1, rounds + 1):
-        plan = config.plan(number)
-        if places(spec, plan):
+        training = config.training_in(number)
+        if places(spec, training):
             raise ConfigError("training: no simulation keeps tensors on devices; leave out personal, batch_norm local")
         packed = pack(spec, weights)
         base.write_bytes(packed)
-        updates = [_train(stage, spec, weights, (device, plan)) for device in sorted(stage.sites)]
+        updates = [_train(stage, spec, weights, (device, training)) for device in sorted(stage.sites)]
         before = moments if config.strategy.fresh_moments and number > 1 else None
         blocks = list(aggregate(base, updates, spec, config.strategy, before).blocks)
         moments.write_bytes(b"".join(block.moments for block in blocks))
@@ -65,10 +65,10 @@ def simulate(config: CoordinatorConfig, stage: Stage, weights: list[Tensor], rou
         known = packed
 
 
-def _train(stage: Stage, spec: Spec, base: list[Tensor], invited: tuple[str, Plan]) -> Contribution:
+def _train(stage: Stage, spec: Spec, base: list[Tensor], invited: tuple[str, Training]) -> Contribution:
     """Train as a device does, and store its update as the coordinator does."""
-    device, plan = invited
-    trained = stage.learner.train(base, stage.sites[device], seeded(plan, device), lambda *_: None)
+    device, training = invited
+    trained = stage.learner.train(base, stage.sites[device], seeded(training, device), lambda *_: None)
     path = stage.folder / f"{device}.update"
     path.write_bytes(pack(spec, list(map(update_of, base, trained.weights))))
     return Contribution(device, path, trained.num_examples)
