@@ -14,7 +14,7 @@ import fedpi
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ("config", "systemd")
-SHARE = "fedpi-0.1.0.data/data/share/fedpi"
+SHARE = "fedpi-0.2.0.data/data/share/fedpi"
 
 
 def run(*words: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
