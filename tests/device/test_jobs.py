@@ -37,7 +37,6 @@ import numpy as np
 from common.errors import WorkError
 from common.learning.seam import Examples, Site, Trained
 from common.weights import TensorSpec
-from tests.rounds import plan_of
 
 class Tiny:
     image_size = 0
