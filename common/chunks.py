@@ -17,6 +17,7 @@ import numpy as np
 
 from common.errors import PeerError
 from common.messages import Ref
+from common.packing import convert
 from common.weights import Spec, nbytes, validate
 
 DIGEST_BYTES = 32
@@ -145,9 +146,10 @@ def decode_head(packed: bytes, ref: Ref) -> Head:
 
 def _parse_head(packed: bytes) -> Head:
     try:
-        return msgspec.convert(msgpack.unpackb(packed, strict_map_key=True), Head)
+        head: Head = convert(msgpack.unpackb(packed, strict_map_key=True), Head)
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
         raise PeerError(f"not a valid head: {str(error)[:200]}") from error
+    return head
 
 
 # ---- bitmaps: Python integers inside, bytes on the wire -------------------------------------

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-Bytes = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Bytes = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 Flag = Literal[
     "under-voltage",
     "frequency-capped",

@@ -15,7 +15,7 @@ import msgspec
 from common import topics
 from common.errors import PeerError
 from common.health import Health
-from common.packing import MALFORMED, Wire, pack, sparse
+from common.packing import MALFORMED, Wire, convert, pack, sparse
 
 DeviceId = Annotated[str, msgspec.Meta(pattern=topics.NAME_PATTERN, max_length=32)]
 BlobId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z", max_length=64)]
@@ -306,7 +306,7 @@ def decode(payload: bytes, expected: Any) -> Any:
         plain = msgpack.unpackb(payload, raw=False, strict_map_key=True, use_list=True)
         if isinstance(plain, dict):  # one struct is several times faster to convert to than a union
             expected = _BY_TYPE.get((expected, plain.get("type")), expected)
-        return msgspec.convert(plain, expected)
+        return convert(plain, expected)
     except MALFORMED as error:
         raise PeerError(f"not a valid message: {str(error)[:200]}") from error
 

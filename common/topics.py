@@ -81,7 +81,7 @@ TABLE: tuple[Topic, ...] = (
         (_C,),
         "Hello, CheckIn, Accept, Decline, Want, Offer, Failed, Bye",
     ),
-    Topic(Kind.DEV_CMD, f"{_W}/dev/{{device}}/cmd", _C, (_D,), "Invite, Want, Receipt, Refusal, Takeover"),
+    Topic(Kind.DEV_CMD, f"{_W}/dev/{{device}}/cmd", _C, (_D,), "Invite, Want, Receipt, Refusal, Result, Takeover"),
     Topic(Kind.DEV_INFER, f"{_W}/dev/{{device}}/infer", _C, (_D,), "the bytes of one image file"),
 )
 

@@ -12,6 +12,7 @@ from common.errors import ConfigError, DataError, WorkError
 from common.learning.seam import Examples, Learner, Site, build
 from common.plan import ModelChoice, Training
 from common.weights import Tensor
+from tests.test_protocol_document import table
 
 pytestmark = [
     pytest.mark.tensorflow,
@@ -110,6 +111,18 @@ def test_two_builds_in_one_process_name_every_tensor_alike_and_once() -> None:
     assert one == other
     assert [tensor.name for tensor in one[:2]] == ["000/sequential/conv1/kernel", "001/sequential/conv1/bias"]
     assert one == weights.spec_of([tensor.name for tensor in one], choose("simple_cnn").initial(0))
+
+
+def test_the_tensors_of_built_in_models_are_named_as_the_protocol_says() -> None:
+    stated = dict(table("Tensors of the built-in models"))
+    for name in ("simple_cnn", "extra_dense_cnn"):
+        tensors = choose(name).spec()
+        assert stated[f"`{name}`"] == ", ".join(f"`{tensor.name}`" for tensor in tensors)
+        assert {tensor.dtype for tensor in tensors} == {"float32"}
+    names = [f"`{tensor.name}`" for tensor in choose("mobilenet_v2", weights=None).spec()]
+    count = f"and so on, {len(names)} in all, the last ones"
+    assert stated["`mobilenet_v2`"] == f"{names[0]}, {names[1]} {count} {names[-2]}, {names[-1]}"
+    assert [tensor.name for tensor in build(ModelChoice(name="numpy"), {}).spec()[:2]] == ["tensor-000", "tensor-001"]
 
 
 def test_random_layers_share_no_state() -> None:

@@ -309,7 +309,9 @@ def test_a_damaged_file_is_named(keys: Party, name: str, content: str, said: str
 
 def test_the_worked_signatures_of_the_protocol_are_what_the_code_makes(tmp_path: Path) -> None:
     text = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| .* \| `(.*)` \|$", text.partition("### Worked signatures")[2], re.MULTILINE)
+    rows = re.findall(
+        r"^\| .* \| `(.*)` \|$", text.partition("### Worked signatures")[2].partition("\n## ")[0], re.MULTILINE
+    )
     key = Ed25519PrivateKey.from_private_bytes(bytes([7]) * 32)
     (tmp_path / "key").write_text(private_pem(key))
     signer = Signer(SigningConfig(key=str(tmp_path / "key"), peers=""), epoch=5)

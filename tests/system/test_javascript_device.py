@@ -85,6 +85,12 @@ def expected(base: bytes, number: int) -> bytes:
     return (before.astype(np.float64) + total / sum(EXAMPLES.values())).astype("<f4").tobytes()
 
 
+def test_the_worked_bytes_of_the_document_are_made_in_javascript_as_well(program: Path) -> None:
+    line = [find("node") or "", str(program.with_name("worked.mjs")), str(ROOT / "docs" / "protocol.md")]
+    done = subprocess.run(line, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_device_in_javascript_takes_part_in_three_signed_rounds(live: MixedFederation) -> None:
     for _ in range(ROUNDS):
         base = live.model()
