@@ -16,6 +16,8 @@ MODEL = {"name": "numpy", "options": {"tensors": 10, "parameters": 2500}}
 RATIO_LIMIT = 2.0
 SECONDS_LIMIT = 0.7
 """What `make bench` holds a round of LIMITED devices against."""
+WRITTEN_LIMIT_KB = 40.0
+"""What `make bench` holds the bytes written against, for any number of devices."""
 LIMITED = 100
 READY_S = 120.0
 RUN_TIMEOUT_S = 600.0
@@ -35,17 +37,19 @@ class Crowd(msgspec.Struct, frozen=True, kw_only=True):
     delayed_s: float
     """How long the coordinator was ready to run in a round and had no core, where the kernel tells: mean."""
     coordinator_mb: float
-    written_mb: float
-    """What the coordinator handed to the disk in a round, in MB (10^6 bytes): mean."""
+    written_kb: float
+    """What the coordinator handed to the disk, in kB (10^3 bytes) a device and round: mean."""
+    written_limit_kb: float = WRITTEN_LIMIT_KB
     round_seconds: tuple[float, ...]
 
     @property
     def verdict(self) -> str:
-        """Whether the limits hold; nothing where there are none for this number of devices."""
-        if self.devices != LIMITED:
-            return ""
-        is_within = self.ratio <= RATIO_LIMIT and self.seconds < SECONDS_LIMIT
-        return f"{'within' if is_within else 'ABOVE'} the limits: {RATIO_LIMIT:g} times, {SECONDS_LIMIT:g} s"
+        """Whether the limits hold; those of time are for LIMITED devices."""
+        is_within, limits = self.written_kb <= self.written_limit_kb, f"{self.written_limit_kb:g} kB"
+        if self.devices == LIMITED:
+            is_within = is_within and self.ratio <= RATIO_LIMIT and self.seconds < SECONDS_LIMIT
+            limits = f"{RATIO_LIMIT:g} times, {SECONDS_LIMIT:g} s, {limits}"
+        return f"{'within' if is_within else 'ABOVE'} the limits: {limits}"
 
 
 def measure(folder: Path, devices: int, rounds: int) -> Crowd:
@@ -78,7 +82,7 @@ def measure(folder: Path, devices: int, rounds: int) -> Crowd:
             ratio=sum(seconds) / cpu,
             delayed_s=(_delayed_s(watched.pid) - delayed) / rounds,
             coordinator_mb=coordinator.peak_mb(),
-            written_mb=written / 1e6 / rounds,
+            written_kb=written / 1e3 / rounds / devices,
             round_seconds=seconds,
         )
 

@@ -99,12 +99,21 @@ def _crowds(crowds: "Sequence[Crowd]") -> "Table":
             f"{c.ratio:.2f}",
             f"{c.delayed_s:.2f}",
             f"{c.coordinator_mb:.0f}",
-            f"{c.written_mb:.1f}",
+            f"{c.written_kb:.1f}",
             c.verdict,
         )
         for c in crowds
     ]
-    columns = ("devices", "s/round", "CPU s/round", "ratio", "s without a core", "coordinator MB", "MB written", "")
+    columns = (
+        "devices",
+        "s/round",
+        "CPU s/round",
+        "ratio",
+        "s without a core",
+        "coordinator MB",
+        "kB written a device",
+        "",
+    )
     return table(columns, rows, title="The coordinator alone: light devices in one process, a model of 10 kB")
 
 

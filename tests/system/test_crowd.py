@@ -38,6 +38,11 @@ def test_rounds_of_many_light_devices_are_committed_and_measured(crowd: Crowd) -
 def test_the_table_holds_a_hundred_devices_against_the_limits(crowd: Crowd) -> None:
     good = msgspec.structs.replace(crowd, devices=LIMITED, ratio=1.9, seconds=0.69)
     assert "within the limits: 2 times, 0.7 s" in shown(good)
-    for bad in (msgspec.structs.replace(good, ratio=2.1), msgspec.structs.replace(good, seconds=0.71)):
-        assert "ABOVE the limits: 2 times, 0.7 s" in shown(bad)
-    assert "limits" not in shown(crowd)
+    for worse in ({"ratio": 2.1}, {"seconds": 0.71}, {"written_kb": 41.0}):
+        assert "ABOVE the limits: 2 times, 0.7 s, 40 kB" in shown(msgspec.structs.replace(good, **worse))
+
+
+def test_what_is_written_for_a_device_is_held_against_its_limit_for_any_number_of_them(crowd: Crowd) -> None:
+    assert crowd.written_kb > 0
+    assert "within the limits: 40 kB" in shown(msgspec.structs.replace(crowd, written_kb=39.0))
+    assert "ABOVE the limits: 40 kB" in shown(msgspec.structs.replace(crowd, written_kb=41.0))
