@@ -14,20 +14,22 @@ from types import TracebackType
 from typing import Any, Literal, Self, cast
 
 import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion
-from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from common import tls, troubles
 from common.config import BrokerConfig, read_password
 from common.errors import ConfigError, LinkError
-from common.link import Will, send_at_once
+from common.limits import PACKET_OVERHEAD
+from common.link import Will
+from common.mqtt_client import MqttClient
 from common.names import address
 from common.troubles import Trouble
 
 OPEN_S = 4.0
 ANSWER_S = 3.0
+TOP_BYTES = 2**20
+"""Bytes of the largest packet that is tried."""
 KEPT_S = 120
 """How long a broker should keep a kept session, should the check be killed before it clears it."""
 NO_RIGHT = "Not authorized"
@@ -70,7 +72,6 @@ class Connection:
         self._code: ReasonCode | None = None
         self._client = _new_client(broker, session)
         self._client.on_connect = self._on_connect
-        self._client.on_socket_open = send_at_once
         self._client.on_log = self._on_log
         self._said = ""
         self._client.on_disconnect = lambda *_: self._on_disconnect()
@@ -90,7 +91,7 @@ class Connection:
                 self._broker.port,
                 keepalive=60,
                 clean_start=not self._session.is_kept if self._is_v5 else mqtt.MQTT_CLEAN_START_FIRST_ONLY,
-                properties=_connect_properties(self._session),
+                properties=self._connect_properties(),
             )
         except (OSError, ValueError) as error:
             said = troubles.of_error(error, self._broker).text
@@ -121,6 +122,12 @@ class Connection:
     def is_closed(self) -> bool:
         """Whether the broker, or we, ended the connection."""
         return self._closed.is_set()
+
+    def _connect_properties(self) -> Properties | None:
+        properties = self._client.connect_properties()
+        if properties is not None and self._session.is_kept:
+            properties.SessionExpiryInterval = KEPT_S
+        return properties
 
     @property
     def _is_v5(self) -> bool:
@@ -241,15 +248,9 @@ class Connection:
             self._answered.notify_all()
 
 
-def _new_client(broker: BrokerConfig, session: Session) -> mqtt.Client:
-    is_v5 = session.protocol == "5"
-    client = mqtt.Client(
-        CallbackAPIVersion.VERSION2,
-        client_id=session.client_id,
-        clean_session=None if is_v5 else not session.is_kept,
-        protocol=mqtt.MQTTv5 if is_v5 else mqtt.MQTTv311,
-        reconnect_on_failure=False,
-    )
+def _new_client(broker: BrokerConfig, session: Session) -> MqttClient:
+    is_v5, most = session.protocol == "5", TOP_BYTES + PACKET_OVERHEAD
+    client = MqttClient(session.client_id, most, is_v5=is_v5, keeps_session=session.is_kept)
     client.connect_timeout = OPEN_S
     client.max_inflight_messages_set(0)  # the window is ours
     if broker.username is not None:
@@ -259,11 +260,3 @@ def _new_client(broker: BrokerConfig, session: Session) -> mqtt.Client:
     if session.will is not None:
         client.will_set(session.will.topic, session.will.payload, qos=1, retain=True)
     return client
-
-
-def _connect_properties(session: Session) -> Properties | None:
-    if session.protocol != "5" or not session.is_kept:
-        return None
-    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho leaves it untyped
-    properties.SessionExpiryInterval = KEPT_S
-    return properties

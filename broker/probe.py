@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from broker.connection import ANSWER_S, Connection, Message, Session
+from broker.connection import ANSWER_S, TOP_BYTES, Connection, Message, Session
 from broker.findings import (
     Announced,
     Findings,
@@ -34,7 +34,6 @@ PROTOCOLS = ("5", "3.1.1")
 ROUND_TRIPS = 20
 MESSAGES = 1500
 WINDOW_MAX = 100
-TOP_BYTES = 2**20
 FLOOR_BYTES = 1024
 RESOLUTION_BYTES = 1024
 CHUNK_BYTES, CHUNKS = 2**16, 128

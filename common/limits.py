@@ -9,8 +9,12 @@ PACKET_OVERHEAD = 1024
 
 CHUNK_LEAST = 2**12
 """Bytes of the smallest chunk that the protocol has."""
+CHUNK_MOST = 2**18
+"""Bytes of the largest chunk that the protocol has."""
 PACKET_LEAST = CHUNK_LEAST + PACKET_OVERHEAD
 """Bytes of a packet that a broker must carry."""
+PACKET_MOST = CHUNK_MOST + PACKET_OVERHEAD
+"""Bytes of a packet that a connection takes, unless it is for images: no message or document of fedpi's is larger."""
 
 
 @dataclass(frozen=True)

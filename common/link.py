@@ -1,4 +1,4 @@
-"""A connection to the broker: the only importer of paho.
+"""A connection to the broker: with `common.mqtt_client` the only importer of paho.
 
 Every connection is a new paho client with a clean session, so nothing survives inside paho or the
 broker when one breaks: the ends say again what is not yet answered. A thread of the link's own makes
@@ -7,16 +7,13 @@ reads the inbox, and callbacks only put events there.
 """
 
 import random
-import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -26,8 +23,9 @@ from common.config import BrokerConfig, read_password
 from common.connection import Connection
 from common.errors import FedpiError
 from common.inbox import Inbox
-from common.limits import PACKET_LEAST, WINDOW, Limits
+from common.limits import PACKET_LEAST, PACKET_MOST, WINDOW, Limits
 from common.link_events import Broken, Denied, Down, Received, Room, Subscribed, Up, Will
+from common.mqtt_client import MqttClient
 from common.names import address
 from common.troubles import Trouble
 
@@ -65,12 +63,14 @@ class Link:
         self._connection: Connection | None = None
         self._protocol = _V311 if broker.protocol == "3.1.1" else _V5
         self._window = WINDOW
+        self._packet_bytes = PACKET_MOST
         self._closed = 0
         self.limits = Limits("", None, WINDOW)
         self._thread = threading.Thread(target=self._run, name=f"link-{name}", daemon=True)
 
-    def start(self) -> None:
-        """Connect in the background; `Up` tells when."""
+    def start(self, packet_bytes: int = PACKET_MOST) -> None:
+        """Connect in the background; `Up` tells when. A packet of more than `packet_bytes` ends the connection."""
+        self._packet_bytes = packet_bytes
         self._inbox.attach(self)
         self._thread.start()
 
@@ -184,7 +184,8 @@ class Link:
     def _keep_connected(self) -> None:
         attempt = 0
         while not self._stopping.is_set():
-            connection, window = Connection(self._bare_client()), self._window
+            client = MqttClient(self._client_id, self._packet_bytes, is_v5=self._protocol == _V5)
+            connection, window = Connection(client), self._window
             self._connection = connection
             if self._stopping.is_set():  # stop() may have looked for a connection before this one was there
                 connection.ended.set()
@@ -198,7 +199,7 @@ class Link:
             self._deliver(Down(self._name, f"{where}: {connection.reason}", connection.is_lasting))
             if self._broker.protocol == "auto" and self._window == window and connection.was_reached:
                 self._choose_protocol(connection)
-            attempt = 0 if connection.was_up else attempt + 1
+            attempt = 0 if connection.was_up and not connection.client.refusal else attempt + 1
             # Full jitter, so that a fleet does not return to a restarted broker in one wave.
             self._stopping.wait(random.uniform(0.0, min(self._broker.reconnect_max_s, 0.5 * 2 ** min(attempt, 10))))  # noqa: S311 - not a secret
 
@@ -224,7 +225,8 @@ class Link:
         client.on_message = guard(lambda _c, _u, message: self._on_message(message))
         try:
             self._equip(client)
-            client.connect(self._broker.host, self._broker.port, self._broker.keepalive_s)
+            announced = client.connect_properties()
+            client.connect(self._broker.host, self._broker.port, self._broker.keepalive_s, properties=announced)
         except FedpiError as error:
             connection.reason = str(error) or type(error).__name__
             return
@@ -251,19 +253,9 @@ class Link:
 
         return guarded
 
-    def _bare_client(self) -> mqtt.Client:
-        return mqtt.Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=self._client_id,
-            clean_session=None if self._protocol == _V5 else True,
-            protocol=self._protocol,
-            reconnect_on_failure=False,
-        )
-
     def _equip(self, client: mqtt.Client) -> None:
         """Let it log in, and leave a will; raises ConfigError, WorkError for a file that became unusable."""
         client.max_inflight_messages_set(self._window)
-        client.on_socket_open = send_at_once
         if self._broker.username is not None:
             client.username_pw_set(self._broker.username, self._password)
         if self._broker.tls is not None:
@@ -316,7 +308,9 @@ class Link:
 
     def _on_disconnect(self, connection: Connection, code: ReasonCode) -> None:
         if not connection.has_failed:
-            connection.explain(Trouble(connection.trouble) if connection.trouble else self._of(code))
+            said = connection.client.refusal or connection.trouble
+            trouble = Trouble(said, is_lasting=bool(connection.client.refusal)) if said else self._of(code)
+            connection.explain(trouble)
             connection.has_failed = True
 
     def _on_publish(self, connection: Connection, mid: int, code: ReasonCode) -> None:
@@ -336,9 +330,4 @@ class Link:
             self._deliver(Subscribed(self._name, topic))
 
 
-def send_at_once(_client: mqtt.Client, _userdata: Any, line: Any) -> None:
-    """Turn off Nagle's algorithm, which holds a publish back for 40 ms behind an unanswered acknowledgement."""
-    line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-__all__ = ["Broken", "Denied", "Down", "Link", "Received", "Room", "Subscribed", "Up", "Will", "send_at_once"]
+__all__ = ["Broken", "Denied", "Down", "Link", "Received", "Room", "Subscribed", "Up", "Will"]

@@ -5,7 +5,7 @@ from typing import Literal
 
 from common.chronicle import PastRounds, RoundMembers
 from common.inbox import Inbox
-from common.limits import PACKET_OVERHEAD
+from common.limits import PACKET_MOST, PACKET_OVERHEAD
 from common.link import Link, Will
 from common.messages import (
     CoordinatorStatus,
@@ -120,9 +120,9 @@ class Voice:
             )
 
     def onlookers(self, kind: Kind, document: RoundMembers | PastRounds) -> None:
-        """Tell those who look on, in a packet that this broker carries."""
+        """Tell those who look on, in a packet that this broker carries and that they take."""
         name, most = self._topic(kind), self._control.limits.packet_bytes
-        payload = fitting(document, None if most is None else most - PACKET_OVERHEAD)
+        payload = fitting(document, min(most or PACKET_MOST, PACKET_MOST) - PACKET_OVERHEAD)
         self.retain(name, self._signer.story(name, payload))
 
     @property

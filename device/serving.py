@@ -22,6 +22,7 @@ from common.command import set_up_logging
 from common.errors import DataError, FedpiError, WorkError
 from common.inbox import Inbox
 from common.journal import tags
+from common.limits import PACKET_MOST
 from common.link import Broken, Denied, Down, Link, Received, Up
 from common.messages import Prediction, StoryEvent, clip, encode_story
 from common.notify import Pulse
@@ -38,6 +39,9 @@ log = logging.getLogger("device.serving")  # also where this module is the progr
 POLL_S = 0.25
 WAITING_BYTES = 2**25
 """Bytes of requests that may wait, besides two images of the largest size."""
+REQUEST_ROOM_BYTES = 2**18
+"""Room in a packet around an image of the largest size: for response topic and correlation data of 64 KiB each, and
+for the answer that an image is a little too large."""
 DRAIN_S = 2.0
 LOG_EVERY_S = 1.0
 NOT_YET = "no release is installed here yet"
@@ -116,7 +120,7 @@ class Serving:
         """Serve until `stop` is set."""
         pulse = Pulse()
         self._look(time.monotonic())
-        self._link.start()
+        self._link.start(max(self._config.serving.max_image_bytes + REQUEST_ROOM_BYTES, PACKET_MOST))
         try:
             while not stop.is_set():
                 self._on(self._inbox.get(POLL_S))
