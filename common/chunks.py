@@ -15,7 +15,7 @@ import msgpack
 import msgspec
 import numpy as np
 
-from common.errors import PeerError
+from common.errors import FalseHeadError, PeerError, UnusableHeadError
 from common.messages import Ref
 from common.packing import convert
 from common.weights import Spec, nbytes, validate
@@ -128,10 +128,19 @@ def ref_of(packed: bytes) -> Ref:
 
 
 def decode_head(packed: bytes, ref: Ref) -> Head:
-    """Read the head of `ref`; raises PeerError unless it is the one that `ref` names and holds together."""
+    """Read the head of `ref`.
+
+    Raises FalseHeadError unless it is the one that `ref` names, UnusableHeadError unless that one holds together.
+    """
     if hashlib.sha256(packed).hexdigest() != ref.id:
-        raise PeerError(f"the head of blob {ref.id[:8]} does not have the digest that names it")
-    head = _parse_head(packed)
+        raise FalseHeadError(f"the head of blob {ref.id[:8]} does not have the digest that names it")
+    try:
+        return _check_head(_parse_head(packed), ref)
+    except PeerError as error:
+        raise UnusableHeadError(str(error)) from error
+
+
+def _check_head(head: Head, ref: Ref) -> Head:
     layout = layout_of(ref)
     if (head.size, head.chunk_bytes) != (ref.size, ref.chunk_bytes):
         raise PeerError(f"the head of blob {ref.id[:8]} contradicts its announcement")

@@ -60,3 +60,11 @@ class PeerError(FedpiError):
     """A message from the wire breaks the protocol: drop it, count it, go on."""
 
     exit_code = 76
+
+
+class FalseHeadError(PeerError):
+    """A blob's head does not have the digest that names it: a part of it is not what the sender has."""
+
+
+class UnusableHeadError(PeerError):
+    """A blob's head has the digest that names it, and is no head of that blob: asking again changes nothing."""

@@ -6,9 +6,9 @@ from msgspec.structs import replace
 
 from common.blobs import BlobStore
 from common.chunks import Head, to_wire
-from common.errors import DataError, PeerError
+from common.errors import DataError, PeerError, UnusableHeadError
 from common.messages import Chunk, Ref
-from common.transfer import FalseHead, HeadKnown, Patience, Stored, adopt, excuse, on_chunk, receive, wish
+from common.transfer import FalseHead, HeadKnown, Patience, Stored, UnusableHead, adopt, excuse, on_chunk, receive, wish
 
 
 class Inflow:
@@ -54,8 +54,17 @@ class Inflow:
         """Whether nothing has come since the last time that it was asked for again."""
         return self._receiver.silences > 0
 
+    @property
+    def reached(self) -> int:
+        """Most chunks that were here at a time: more of them is progress, others in their place are none."""
+        return self._receiver.reached
+
+    def expect_again(self, reached: int) -> None:
+        """Take it that so many chunks were here before, so that their coming again is no progress."""
+        self._receiver = replace(self._receiver, reached=max(self._receiver.reached, reached))
+
     def take(self, chunk: Chunk, now: float) -> None:
-        """Verify and keep one chunk."""
+        """Verify and keep one chunk. Raises UnusableHeadError where the blob can never become complete."""
         self._receiver, outcome = on_chunk(self._receiver, chunk, now)
         match outcome:
             case Stored(offset, data):
@@ -64,6 +73,8 @@ class Inflow:
                 self._adopt(head, packed)
             case FalseHead(reason):
                 raise PeerError(reason)
+            case UnusableHead(reason):
+                raise UnusableHeadError(reason)
 
     def wish(self, now: float) -> bytes | None:
         """Return the bitmap to ask for now, if any."""

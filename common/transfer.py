@@ -11,7 +11,7 @@ import msgspec
 from msgspec.structs import replace
 
 from common.chunks import Head, Layout, decode_head, digest_of, full, layout_of, lowest
-from common.errors import PeerError
+from common.errors import FalseHeadError, PeerError, UnusableHeadError
 from common.messages import Chunk, Ref
 
 PACE = 8.0
@@ -40,6 +40,8 @@ class Receiver(msgspec.Struct, frozen=True):  # replaced for every chunk, and ms
     gap_s: float = 0.0
     silences: int = 0
     repeated: int = 0
+    reached: int = 0
+    """Most chunks that were held at a time: what comes again after a false head is no progress."""
 
     @property
     def is_complete(self) -> bool:
@@ -82,11 +84,18 @@ class FalseHead:
 
 
 @dataclass(frozen=True)
+class UnusableHead:
+    """The head is what its id names, and is no head of this blob: nothing more is asked for."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Nothing:
     """Nothing to do: a part of the head, a repeat, or a chunk that came before the head."""
 
 
-Outcome = Stored | HeadKnown | FalseHead | Nothing
+Outcome = Stored | HeadKnown | FalseHead | UnusableHead | Nothing
 
 
 def receive(ref: Ref, patience: Patience, now: float) -> Receiver:
@@ -115,7 +124,9 @@ def on_chunk(receiver: Receiver, chunk: Chunk, now: float) -> tuple[Receiver, Ou
 def adopt(receiver: Receiver, head: Head, body: int) -> Receiver:
     """Continue with a known `head` and the body chunks of the bitmap `body`, which are on disk already."""
     head_chunks = receiver.layout.head_chunks
-    return replace(receiver, head=head, parts=(), held=full(head_chunks) | body << head_chunks, asked=0)
+    held = full(head_chunks) | body << head_chunks
+    reached = max(receiver.reached, held.bit_count())
+    return replace(receiver, head=head, parts=(), held=held, asked=0, reached=reached)
 
 
 def wish(receiver: Receiver, window: int, now: float) -> tuple[Receiver, int]:
@@ -147,22 +158,21 @@ def _head_part(receiver: Receiver, chunk: Chunk, now: float) -> tuple[Receiver, 
     packed = b"".join(parts)
     try:
         head = decode_head(packed, receiver.ref)
-    except PeerError as error:
+    except UnusableHeadError as error:
+        return receiver, UnusableHead(str(error))
+    except FalseHeadError as error:
         # One part is false and nobody can tell which: all of them are asked for again, after the usual patience.
         return replace(receiver, held=0, asked=full(len(parts)), parts=(b"",) * len(parts)), FalseHead(str(error))
     # The body's chunks are larger than this one: until they set the pace, a slow link gets more patience.
     scaled = receiver.gap_s * receiver.layout.chunk_bytes / max(len(chunk.data), 1)
-    return replace(receiver, gap_s=min(scaled, receiver.patience.first_s / 2)), HeadKnown(head, packed)
+    gap = min(scaled, receiver.patience.first_s / 2)
+    return replace(receiver, gap_s=gap, last_at=now, silences=0), HeadKnown(head, packed)
 
 
 def _progress(receiver: Receiver, bit: int, now: float) -> Receiver:
+    receiver = replace(receiver, held=receiver.held | bit, asked=receiver.asked & ~bit)
+    if (reached := receiver.held.bit_count()) <= receiver.reached:
+        return receiver
     gap = now - receiver.last_at
     smoothed = gap if receiver.gap_s == 0.0 else 0.75 * receiver.gap_s + 0.25 * gap
-    return replace(
-        receiver,
-        held=receiver.held | bit,
-        asked=receiver.asked & ~bit,
-        last_at=now,
-        gap_s=smoothed,
-        silences=0,
-    )
+    return replace(receiver, last_at=now, gap_s=smoothed, silences=0, reached=reached)

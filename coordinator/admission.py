@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.chunks import MAX_CHUNKS, Head, Layout
+from common.chunks import DIGEST_BYTES, MAX_CHUNKS, Head, Layout
 from common.messages import Offer, Ref
 from common.weights import Spec, Tensor, difference, segments
 from coordinator.options import RoundOptions
@@ -18,19 +18,35 @@ BLOCK_BYTES = 2**18
 
 
 def refuse_offer(offer: Offer, plan: str, base: Ref, options: RoundOptions) -> str | None:
-    """Check what the device claims: the digest of the plan that it trained by, size, number of examples."""
-    layout = Layout(offer.update.head_bytes, offer.update.size, offer.update.chunk_bytes)
+    """Check what the device claims: the digest of the plan that it trained by, sizes, number of examples."""
     if offer.plan != plan:
         return f"the update was trained by plan {offer.plan[:8]}, the round's is {plan[:8]}"
-    if offer.update.size != base.size:
-        return f"the update has {offer.update.size} bytes where the global model has {base.size}"
-    if offer.update.chunk_bytes > base.chunk_bytes:
-        return f"the update's chunks have {offer.update.chunk_bytes} bytes; at most {base.chunk_bytes} fit this broker"
-    if (chunks := layout.total) > MAX_CHUNKS:
-        return f"the update travels in {chunks} chunks; the protocol's limit is {MAX_CHUNKS}"
+    if (reason := _refuse_sizes(offer.update, base)) is not None:
+        return reason
     if offer.num_examples > options.max_examples:
         return f"{offer.num_examples} examples are more than the {options.max_examples} that one device may claim"
     return None
+
+
+def _refuse_sizes(update: Ref, base: Ref) -> str | None:
+    if update.size != base.size:
+        return f"the update has {update.size} bytes where the global model has {base.size}"
+    if update.chunk_bytes > base.chunk_bytes:
+        return f"the update's chunks have {update.chunk_bytes} bytes; at most {base.chunk_bytes} fit this broker"
+    if (chunks := Layout(update.head_bytes, update.size, update.chunk_bytes).total) > MAX_CHUNKS:
+        return f"the update travels in {chunks} chunks; the protocol's limit is {MAX_CHUNKS}"
+    if update.head_bytes > (most := most_head_bytes(base, update.chunk_bytes)):
+        return f"the update's head has {update.head_bytes} bytes; at most {most} are needed for this model"
+    return None
+
+
+def most_head_bytes(base: Ref, chunk_bytes: int) -> int:
+    """Return how many bytes the head of an update to `base` has at most: a digest a chunk, and the tensors.
+
+    The rest may take twice what it takes in the head of `base`: msgpack has longer forms of the same numbers.
+    """
+    rest = base.head_bytes - DIGEST_BYTES * -(-base.size // base.chunk_bytes)
+    return DIGEST_BYTES * -(-base.size // chunk_bytes) + 2 * max(rest, 0)
 
 
 def refuse_head(head: Head, spec: Spec) -> str | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from common.blobs import BlobStore
 from common.chunks import Head
 from common.config import TransferConfig
-from common.errors import PeerError
+from common.errors import PeerError, UnusableHeadError
 from common.inflow import Inflow
 from common.messages import Chunk, Offer, Want
 from common.transfer import Patience
@@ -46,6 +46,8 @@ class Collector:
         self._transfer = transfer
         self._patience = Patience(transfer.repair_s, transfer.repair_max_s)
         self._uploads: dict[str, _Upload] = {}
+        self._reached: dict[tuple[str, str], int] = {}
+        """How far each update of a device came before the device offered another one."""
         self._places = Places(max(transfer.credit_chunks // LEAST_WINDOW, 1))
 
     @property
@@ -68,9 +70,10 @@ class Collector:
         self._drop(offer.device)
         blobs = self._store(offer.device)
         if blobs.is_intact(offer.update.id):  # an earlier process received it
-            return self._judge(offer, blobs, blobs.head(offer.update), spec)
+            return self._judge_held(offer, blobs, spec)
         blobs.keep([offer.update.id])  # what the device offered before takes no disk
         upload = _Upload(offer, Inflow(offer.update, blobs, self._patience, now=now), blobs)
+        upload.inflow.expect_again(self._reached.get((offer.device, offer.update.id), 0))
         self._uploads[offer.device] = upload
         self._places.enter(offer.device)
         return self._complete(upload, spec)  # an earlier process may have received all of it
@@ -80,8 +83,11 @@ class Collector:
         upload = self._uploads.get(device)
         if upload is None or chunk.blob != upload.offer.update.id:
             raise PeerError(f"{device} sent a chunk of blob {chunk.blob[:8]}, which nobody asked for")
-        was_silent = upload.inflow.is_silent
-        upload.inflow.take(chunk, now)
+        was_silent, reached = upload.inflow.is_silent, upload.inflow.reached
+        try:
+            upload.inflow.take(chunk, now)
+        except UnusableHeadError as error:
+            return self._reject(device, upload.offer, str(error))
         if was_silent and not upload.inflow.is_silent:
             self._places.enter(device)
         if not upload.is_judged and upload.inflow.head is not None:
@@ -90,7 +96,7 @@ class Collector:
                 return self._reject(device, upload.offer, reason)
         if (verdict := self._complete(upload, spec)) is not None:
             return verdict
-        if now - upload.told_at < ADVANCED_EVERY_S:
+        if upload.inflow.reached == reached or now - upload.told_at < ADVANCED_EVERY_S:
             return None
         upload.told_at = now
         return Advanced(device=device)
@@ -139,6 +145,7 @@ class Collector:
     def end_round(self, cohort: Container[str]) -> None:
         """Forget what is on its way, and delete what came from devices outside of `cohort`."""
         self.close()
+        self._reached.clear()
         for path in self._folder.glob("*"):
             if path.stem in cohort:
                 continue
@@ -177,6 +184,14 @@ class Collector:
         self._drop(upload.offer.device)
         return self._judge(upload.offer, upload.blobs, upload.inflow.head, spec)
 
+    def _judge_held(self, offer: Offer, blobs: BlobStore, spec: Spec) -> Delivered | Rejected:
+        """Judge an update that is here whole; its offer may still contradict it."""
+        try:
+            head = blobs.head(offer.update)
+        except PeerError as error:
+            return self._reject(offer.device, offer, str(error))
+        return self._judge(offer, blobs, head, spec)
+
     def _judge(self, offer: Offer, blobs: BlobStore, head: Head, spec: Spec) -> Delivered | Rejected:
         reason = refuse_head(head, spec) or refuse_body(blobs.body(offer.update.id), spec, self._max_norm)
         if reason is not None:
@@ -192,6 +207,7 @@ class Collector:
         self._places.leave(device)
         if (upload := self._uploads.pop(device, None)) is not None:
             upload.blobs.close()
+            self._reached[device, upload.offer.update.id] = upload.inflow.reached
 
     def _store(self, device: str) -> BlobStore:
         return BlobStore(self._folder / device, spare=self._folder / f"{device}.spare")

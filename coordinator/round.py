@@ -144,7 +144,9 @@ def _offered(round_: Round, offer: Offer, now: float) -> Step:
         return _refuse(round_, offer.device, refused, now)
     if member is not None and member.standing is Standing.DELIVERING and member.update == offer.update:
         return round_, (Collect(offer=offer),)  # saying it again is no progress
-    if (offers := 1 + (member.offers if member is not None else 0)) > round_.options.max_offers:
+    assert member is not None  # noqa: S101 - else there was an answer
+    is_new = offer.update.id not in member.earlier
+    if (offers := member.offers + is_new) > round_.options.max_offers:
         return _refuse(round_, offer.device, f"{offers} different updates in one round are too many", now)
     round_ = _with(
         round_,
@@ -152,9 +154,10 @@ def _offered(round_: Round, offer: Offer, now: float) -> Step:
         standing=Standing.DELIVERING,
         update=offer.update,
         offers=offers,
+        earlier=member.earlier | {offer.update.id},
         num_examples=offer.num_examples,
         metrics=offer.metrics,
-        advanced_at=now,
+        advanced_at=now if is_new else member.advanced_at,  # going back to an earlier update is no progress
     )
     return round_, (Collect(offer=offer),)
 

@@ -49,7 +49,8 @@ class Member(_Frozen, frozen=True):
     device: str
     standing: Standing
     update: Ref | None = None
-    offers: int = 0  # of different updates, one after the other
+    offers: int = 0  # of different updates
+    earlier: frozenset[str] = frozenset()  # ids of those that this process heard of; the journal has their number
     num_examples: int = 0
     reason: str = ""
     metrics: Metrics = {}

@@ -5,7 +5,7 @@ import logging
 
 from common.blobs import BlobStore
 from common.config import TransferConfig
-from common.errors import DiskFullError
+from common.errors import DiskFullError, UnusableHeadError
 from common.files import DISK_STATES
 from common.inflow import Inflow
 from common.link import Link
@@ -87,6 +87,9 @@ class Downloads:
             return None  # published for others, or a straggler of a transfer that is complete
         try:
             inflow.take(chunk, now)
+        except UnusableHeadError:
+            self._end(chunk.blob)
+            raise
         except DiskFullError as error:
             self._end(chunk.blob)
             self._wait(inflow.ref, error, now)

@@ -1,9 +1,11 @@
 """The receiver's state machine, joined to a sender by a link that loses, doubles and reorders. Time is virtual."""
 
+import hashlib
 import heapq
 import random
 from dataclasses import dataclass, field
 
+import msgpack
 import msgspec
 import pytest
 from hypothesis import given
@@ -20,11 +22,13 @@ from common.transfer import (
     Patience,
     Receiver,
     Stored,
+    UnusableHead,
     adopt,
     on_chunk,
     receive,
     wish,
 )
+from common.weights import TensorSpec
 
 CHUNK = 4096
 PATIENCE = Patience(2.0, 30.0)
@@ -206,6 +210,39 @@ def test_a_false_head_is_asked_for_again_after_the_usual_patience() -> None:
     assert isinstance(outcome, FalseHead)
     assert wish(receiver, 500, 1.5)[1] == 0
     assert wish(receiver, 500, 40.0)[1] == head_bits
+
+
+def test_false_heads_that_come_again_and_again_are_no_progress() -> None:
+    receiver, now, asked_at = receive(LARGE.ref, PATIENCE, 0.0), 0.0, list[float]()
+    while now < 200.0:
+        receiver, bits = wish(receiver, 500, now)
+        if bits:
+            asked_at.append(now)
+            for index in range(LARGE.layout.head_chunks):
+                receiver, _ = on_chunk(
+                    receiver, replace_data(LARGE.chunk(index), bytes(LARGE.layout.span(index)[1])), now
+                )
+        now += 0.5
+    assert len(asked_at) < 15, "the pauses grow to 30 s"
+    assert receiver.silences > 1
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        b"no head at all",
+        msgpack.packb([1, 2]),
+        encode_head(Head(CHUNK, CHUNK, bytes(64)))[0],
+        encode_head(Head(CHUNK, 2 * CHUNK, bytes(32)))[0],
+        encode_head(Head(CHUNK, CHUNK, bytes(32), (TensorSpec("a", (5,), "float32"),)))[0],
+    ],
+)
+def test_a_head_with_its_digest_that_is_none_is_told_and_not_asked_for_again(packed: bytes) -> None:
+    ref = Ref(id=hashlib.sha256(packed).hexdigest(), head_bytes=len(packed), size=CHUNK, chunk_bytes=CHUNK)
+    receiver, _ = wish(receive(ref, PATIENCE, 0.0), 500, 0.0)
+    receiver, outcome = on_chunk(receiver, Chunk(blob=ref.id, index=0, data=packed), 1.0)
+    assert isinstance(outcome, UnusableHead)
+    assert wish(receiver, 500, 1000.0)[1] == 0
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from common.weights import Spec, Tensor, TensorSpec, pack, spec_of
 from coordinator.admission import BLOCK_BYTES, refuse_body, refuse_head, refuse_offer
 from coordinator.options import RoundOptions
 
-BASE = Ref(id="0" * 64, head_bytes=100, size=2**20, chunk_bytes=65_536)
+BASE = Ref(id="0" * 64, head_bytes=612, size=2**20, chunk_bytes=65_536)
 UPDATE = Ref(id="1" * 64, head_bytes=100, size=2**20, chunk_bytes=65_536)
 PLAN = "3" * 64
 OFFER = Offer(device="pi", round=1, generation="aa", plan=PLAN, update=UPDATE, num_examples=10)
@@ -44,7 +44,10 @@ def changed_ref(**change: Any) -> Offer:
         (msgspec.structs.replace(OFFER, plan="2" * 64), ["22222222", "33333333"]),
         (changed_ref(size=2**20 - 1), ["1048575 bytes", "1048576"]),
         (changed_ref(chunk_bytes=2**17), ["131072", "65536"]),
-        (changed_ref(chunk_bytes=4096, head_bytes=2**23), []),
+        (changed_ref(head_bytes=713), ["713 bytes", "at most 712"]),
+        (changed_ref(head_bytes=712), []),
+        (changed_ref(chunk_bytes=4096, head_bytes=2**23), ["8388608 bytes", "at most 8392"]),
+        (changed_ref(chunk_bytes=4096, head_bytes=8392), []),
         (msgspec.structs.replace(OFFER, num_examples=11), ["11 examples", "10"]),
     ],
 )

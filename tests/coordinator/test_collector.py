@@ -1,5 +1,6 @@
 """Updates on their way in: several devices, one credit, restarts."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from common.chunks import layout_of
 from common.errors import PeerError
-from common.messages import Want
+from common.messages import Chunk, Want
 from common.weights import TensorSpec
 from coordinator.events import Advanced, Delivered, Rejected
 from tests.coordinator.senders import CHUNK, SPEC, TRANSFER, bits_of, collector, deliver, device
@@ -38,6 +39,45 @@ def test_tensors_that_do_not_fit_are_refused_by_the_head_alone(tmp_path: Path) -
     assert isinstance(verdict, Rejected)
     assert verdict.reason.startswith("it has 1 tensors")
     assert not list((tmp_path / "updates").glob("pi/*"))
+
+
+def test_bytes_that_repeat_are_no_progress(tmp_path: Path) -> None:
+    made, pi = collector(tmp_path), device(tmp_path)
+    deliver(made, pi, limit=4)
+    again = [made.take("pi", pi.chunk(index), SPEC, 100.0 + 2.0 * index) for index in range(4)]
+    assert again == [None] * 4
+    assert made.take("pi", pi.chunk(4), SPEC, 120.0) == Advanced(device="pi")
+
+
+def test_going_back_to_an_earlier_update_brings_no_progress_before_it_is_further(tmp_path: Path) -> None:
+    made, pi, again = collector(tmp_path), device(tmp_path), device(tmp_path, seed=2)
+    deliver(made, pi, limit=4)
+    deliver(made, again, limit=2)
+    made.begin(pi.offer, SPEC, 100.0)
+    told = [made.take("pi", pi.chunk(index), SPEC, 100.0 + 2.0 * index) for index in range(5)]
+    assert told == [None] * 4 + [Advanced(device="pi")]
+
+
+def test_a_head_that_hashes_and_does_not_parse_is_rejected(tmp_path: Path) -> None:
+    made, pi = collector(tmp_path), device(tmp_path)
+    packed = bytes(pi.offer.update.head_bytes)
+    update = msgspec.structs.replace(pi.offer.update, id=hashlib.sha256(packed).hexdigest())
+    offer = msgspec.structs.replace(pi.offer, update=update)
+    made.begin(offer, SPEC, 0.0)
+    verdict = made.take("pi", Chunk(blob=update.id, index=0, data=packed), SPEC, 0.0)
+    assert isinstance(verdict, Rejected)
+    assert verdict.reason.startswith("not a valid head")
+    assert not made.is_active
+    assert not made.wishes(100.0)
+
+
+def test_an_offer_that_contradicts_the_update_that_is_here_is_rejected(tmp_path: Path) -> None:
+    made, pi = collector(tmp_path), device(tmp_path)
+    deliver(made, pi)
+    lie = msgspec.structs.replace(pi.offer, update=msgspec.structs.replace(pi.offer.update, chunk_bytes=2 * CHUNK))
+    verdict = made.begin(lie, SPEC, 1.0)
+    assert isinstance(verdict, Rejected)
+    assert "contradicts its announcement" in verdict.reason
 
 
 def test_a_number_that_is_not_finite_is_refused_with_its_tensor(tmp_path: Path) -> None:

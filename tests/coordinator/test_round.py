@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 import pytest
 
 from common import plan as plans
@@ -189,9 +190,21 @@ def test_a_device_that_offers_one_update_after_the_other_is_refused() -> None:
     run = reporting()
     for said in [offer("a", update=ref(f"{number:x}")) for number in range(RoundOptions().max_offers)]:
         assert [run.take(Offered(offer=said)) for _ in range(2)] == [[Collect(offer=said)]] * 2
-    run.take(Offered(offer=offer("a", update=RESULT)))
+    run.take(Offered(offer=offer("a", update=msgspec.structs.replace(RESULT, id="ab" * 32))))
     reason = f"{RoundOptions().max_offers + 1} different updates in one round are too many"
     assert (run.standing("a"), run.state.members[0].reason) == (Standing.REFUSED, reason)
+
+
+def test_going_back_to_an_earlier_update_is_neither_another_one_nor_progress() -> None:
+    run = reporting()
+    for _ in range(2 * RoundOptions().max_offers):
+        for update in UPDATES:
+            said = offer("a", update=update)
+            assert run.take(Offered(offer=said)) == [Collect(offer=said)]
+            run.now += 1.0
+    (member,) = [m for m in run.state.members if m.device == "a"]
+    assert (member.standing, member.offers) == (Standing.DELIVERING, 2)
+    assert member.advanced_at == run.now - 4 * RoundOptions().max_offers + 1
 
 
 def test_an_update_that_changed_before_it_came_replaces_the_first() -> None:
