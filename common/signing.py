@@ -20,6 +20,7 @@ from common.errors import ConfigError, PeerError, WorkError
 from common.files import DECRYPT, unreadable, write_atomic, write_private
 from common.messages import Signed, decode, encode, unsigned
 from common.names import name_fault
+from common.wills import is_will
 
 if TYPE_CHECKING:  # 10 MB of memory that a federation without keys does not need
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -210,6 +211,8 @@ class Verifier:
         except PeerError as error:
             raise PeerError(f"{speaker} does not sign: {error}") from error
         said = self._check(topic, signed.body, signed.signature, speaker)
+        if said.mark[1] == WILL:
+            raise PeerError(f"{speaker} signs a message as a will")
         self._advance(said, speaker, is_repeatable=False)
         body: bytes = signed.body
         return body
@@ -221,6 +224,8 @@ class Verifier:
             return document
         said = self._check(topic, document, signature, speaker)
         if said.mark[1] == WILL:
+            if not is_will(topic, document):
+                raise PeerError(f"{speaker} signs a document as a will")
             if said.mark[0] < self._heard(said)[0]:
                 raise PeerError(f"replayed: the will of an earlier process of {speaker}")
             return document

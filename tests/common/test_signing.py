@@ -181,6 +181,18 @@ def test_a_will_is_heard_after_all_that_its_process_said_and_not_after_the_next_
         reader.story(STATUS, will, "rpi1")
 
 
+def test_the_sequence_of_a_will_is_for_wills_only(rpi1: Signer, reader: Verifier) -> None:
+    rpi1._sequence = -1  # noqa: SLF001 - whoever has the key may sign so
+    with pytest.raises(PeerError, match="rpi1 signs a message as a will"):
+        reader.wire(SAY, rpi1.wire(SAY, message()), "rpi1")
+    with pytest.raises(PeerError, match="rpi1 signs a document as a will"):
+        reader.story(STATUS, rpi1.will(STATUS, status()), "rpi1")
+    event = STATUS.replace("status", "event")
+    with pytest.raises(PeerError, match="rpi1 signs a document as a will"):
+        reader.story(event, rpi1.will(event, status("offline")), "rpi1")
+    assert reader.story(STATUS, rpi1.will(STATUS, status("offline")), "rpi1")
+
+
 def test_a_device_remembers_over_its_restarts_what_is_old(keys: Party, tmp_path: Path) -> None:
     coordinator, device = Signer(keys("coordinator", "rpi1"), epoch=3), keys("rpi1", "coordinator")
     old, new = (coordinator.story(STATUS, status(text=text)) for text in ("release 1", "release 2"))
