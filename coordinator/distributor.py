@@ -3,12 +3,13 @@
 from collections.abc import Iterable
 
 from common.blobs import BlobStore
-from common.chunks import indexes, layout_of
+from common.chunks import from_wire, indexes, layout_of, to_wire
 from common.config import TransferConfig
 from common.errors import DataError, PeerError
 from common.link import Link
 from common.messages import Chunk, Ref, Want, encode
 from common.topics import Kind, topic
+from coordinator.budgets import Budgets, OverBudgetError
 from coordinator.multicast import Distribution, gather, release, take
 
 
@@ -43,12 +44,22 @@ class Distributor:
         damaged, self._damaged = self._damaged, {}
         return damaged
 
-    def gather(self, want: Want, now: float) -> None:
-        """Add a device's wish; raises PeerError for a blob that is not on offer."""
+    def gather(self, want: Want, now: float, budgets: Budgets) -> None:
+        """Add a device's wish, as far as its budget goes; raises PeerError for a blob that is not on offer.
+
+        Raises OverBudgetError where the budget does not reach for the whole wish. Chunks that are about to be published
+        for somebody else cost nothing.
+        """
         distribution = self._distributions.get(want.blob)
         if distribution is None:
             raise PeerError(f"{want.device} asks for blob {want.blob[:8]}, which is not on offer")
-        self._distributions[want.blob] = gather(distribution, want.device, want.chunks, now + self._merge_s)
+        total, pending = distribution.layout.total, distribution.wanted | distribution.queued
+        bits = from_wire(want.chunks, total)
+        granted = budgets.grant(want.device, want.blob, total, bits & ~pending, now)
+        wish = to_wire(bits & pending | granted)
+        self._distributions[want.blob] = gather(distribution, want.device, wish, now + self._merge_s)
+        if granted != bits & ~pending:
+            raise OverBudgetError(f"{want.device} exceeds its budget of chunks of blob {want.blob[:8]}")
 
     def release(self, present: frozenset[str], now: float) -> None:
         """Queue what is due."""

@@ -28,12 +28,15 @@ from common.plan import RoundPlan
 from common.signing import Verifier
 from common.topics import Address, Kind, topic
 from coordinator import events
+from coordinator.budgets import OverBudgetError
 from coordinator.certificates import Certificates
 from coordinator.store import DeviceRow, Store
 
 log = logging.getLogger(__name__)
 
 LOG_EVERY_S = 1.0
+SEEN_EVERY_S = 15.0
+"""How old what the journal has of a device may become, though it is heard of more often: a disk wears out."""
 REMIND_S = 5.0
 """An earlier connection that is heard of for so long after a Takeover belongs to a process that did not get it."""
 
@@ -73,6 +76,10 @@ class Reception:
         self._greeted: set[str] = set()
         """Devices whose Hello named this start: what they sign is newer than whatever was said to an earlier one."""
         self._seen: dict[str, DeviceRow] = {}
+        self._heard: dict[str, float] = {}
+        """When devices were heard of last, in Unix seconds, unless the journal has it."""
+        self._written: dict[str, float] = {}
+        """What the journal has of that."""
         self._certificates = Certificates(store)
         self._log_at = 0.0
         self.refused = 0
@@ -104,16 +111,17 @@ class Reception:
         return self._hear(decode(message, Say), address.device, open_)
 
     def refuse(self, name: str, error: PeerError) -> None:
-        """Count a message that was dropped; a flood of them fills no log."""
+        """Count a message that was dropped; a flood of them, and whoever exceeds a budget, fills no log."""
         self.refused += 1
         now = time.monotonic()
-        if now >= self._log_at:
+        if now >= self._log_at and not isinstance(error, OverBudgetError):
             self._log_at = now + LOG_EVERY_S
             log.warning("refused=%d topic=%s %s", self.refused, name[:200], error)
 
     def _hear(self, message: Say, device: str, open_: RoundPlan | None) -> Arrival:
         if message.device != device:
             raise PeerError(f"{device} speaks as {message.device}")
+        self.heard(device)
         match message:
             case Hello(nonce=nonce):
                 self._abilities[device] = frozenset(message.abilities)
@@ -219,12 +227,23 @@ class Reception:
     def forget(self, device: str) -> None:
         """Write down nothing that the device said before."""
         self._seen.pop(device, None)
+        self._heard.pop(device, None)
+
+    def heard(self, device: str) -> None:
+        """Take note that something came from a device."""
+        self._heard[device] = time.time()
 
     def flush(self) -> None:
         """Write down what the devices said of themselves since the last time."""
         self._certificates.flush()
-        if self._seen:
-            self._store.see_devices(list(self._seen.values()))
+        now = time.time()
+        old = {name for name in self._heard if abs(now - self._written.get(name, 0.0)) >= SEEN_EVERY_S}
+        if self._seen or old:
+            for name in self._seen:
+                self._heard.pop(name, None)
+            due = {name: self._heard.pop(name) for name in old - self._seen.keys()}
+            self._store.see_devices(list(self._seen.values()), due)
+            self._written |= due | {name: row.seen for name, row in self._seen.items()}
             self._seen.clear()
 
 

@@ -15,14 +15,16 @@ from common.link import Broken, Denied, Down, Received, Room, Up
 from common.messages import Ref, clip
 from common.notify import Pulse
 from common.stopping import Stop
+from common.topics import Address, Kind
 from common.weights import Spec
 from coordinator import records
 from coordinator import round as rounds
 from coordinator.aggregation import Contribution
 from coordinator.aggregator import Aggregator, Outcome
+from coordinator.budgets import MESSAGES, OFFERS, Budgets
 from coordinator.collector import Collector
 from coordinator.config import CoordinatorConfig
-from coordinator.events import Aggregate, Announce, Cancelled, Collect, Command, Event, Tell, Tick
+from coordinator.events import Aggregate, Announce, Cancelled, Collect, Command, Event, Offered, Tell, Tick
 from coordinator.forgetting import Forgetting
 from coordinator.onlookers import Onlookers
 from coordinator.reception import Reception
@@ -53,6 +55,7 @@ class Service:
         self._collector = Collector(config.folder / "updates", config.transfer, config.round.max_update_norm)
         self._reception = Reception(config.federation, store, config.signing, self._voice.epoch)
         self._forgetting = Forgetting(store, self._reception, self._voice)
+        self._budgets = Budgets()
         self._onlookers = Onlookers(config, store, self._collector, self._voice)
         self._aggregator = Aggregator(blobs, config.folder / "moments", self._inbox.put)
         self._round: Round | None = None
@@ -139,6 +142,8 @@ class Service:
         self._next_poll = now + POLL_S
         for want in self._collector.wishes(now):
             self._voice.say(want)
+        for told in self._budgets.to_name(now):
+            log.warning("%s", told)
         for event in self._reception.revoked():
             self._apply(event, now)
         if self._round is not None:
@@ -168,22 +173,36 @@ class Service:
 
     def _receive(self, message: Received, now: float) -> None:
         address = topics.parse(message.topic)
+        if address.kind is Kind.DEV_UP:
+            self._take(address, message.payload, now)
+            return
+        self._budgets.spend(address.device, MESSAGES, now)
         arrival = self._reception.admit(address, message.payload, self._round.plan if self._round else None)
-        if arrival.chunk is not None:
-            self._apply(self._collector.take(address.device, arrival.chunk, self._base_spec(), now), now)
-            for want in self._collector.wishes(now, address.device):
-                self._voice.say(want)
         if arrival.is_offline:
             self._collector.offline(address.device)
         if arrival.want is not None:
-            self._voice.distributor.gather(arrival.want, now)
+            self._voice.distributor.gather(arrival.want, now, self._budgets)
             self._voice.publish_chunks(self._reception.present, now)
         if arrival.takeover is not None:
             self._voice.say(arrival.takeover)
         if arrival.late is not None:
             self._voice.say(arrival.late)
+        if isinstance(arrival.event, Offered):
+            self._budgets.spend(address.device, OFFERS, now)
         if arrival.event is not None:
             self._apply(arrival.event, now)
+
+    def _take(self, address: Address, payload: bytes, now: float) -> None:
+        """Take a chunk of an update: one that is refused counts as a message, those that were asked for do not."""
+        try:
+            if (chunk := self._reception.admit(address, payload, None).chunk) is not None:
+                self._apply(self._collector.take(address.device, chunk, self._base_spec(), now), now)
+        except PeerError:
+            self._budgets.spend(address.device, MESSAGES, now)
+            raise
+        self._reception.heard(address.device)
+        for want in self._collector.wishes(now, address.device):
+            self._voice.say(want)
 
     def _came_up(self, event: Up) -> None:
         log.info("link=%s up mqtt=%s packet_bytes=%s", event.link, event.limits.protocol, event.limits.packet_bytes)

@@ -5,7 +5,7 @@ block the writer (WAL). A run that the operator asks for is a row, so it survive
 """
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -244,12 +244,14 @@ class Store(Runs):
         labels = from_json(row["labels"], tuple[Label, ...])
         return to_row(Release, row, model=from_json(row["model"], Ref), labels=labels)
 
-    def see_devices(self, rows: list[DeviceRow]) -> None:
-        """Note what devices last said of themselves."""
+    def see_devices(self, rows: list[DeviceRow], heard: Mapping[str, float] | None = None) -> None:
+        """Note what devices last said of themselves, and when others were `heard` of, in Unix seconds."""
         with self._db.transaction(is_durable=False):
             for row in rows:
                 values = (row.device, row.state, row.doing, row.release, row.seen, row.refused, to_json(row.health))
                 self._db.execute("INSERT OR REPLACE INTO devices VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+            for device, at in (heard or {}).items():
+                self._db.execute("UPDATE devices SET seen = ? WHERE device = ?", (at, device))
 
     def devices(self) -> list[DeviceRow]:
         """Return every device ever heard of."""

@@ -22,6 +22,7 @@ from common.messages import Chunk, Ref, Want, decode
 from common.verified import read_verified
 from common.weights import Tensor, pack
 from coordinator import exporting
+from coordinator.budgets import Budgets
 from coordinator.cli import main
 from coordinator.config import CoordinatorConfig, read_config
 from coordinator.dataset.synthetic import draw_slices
@@ -201,7 +202,7 @@ def test_devices_get_model_and_release_each_from_its_own_folder(config: Coordina
     distributor = Distributor("brain", TransferConfig(), wire)  # type: ignore[arg-type]  # all that it needs of a Link
     distributor.offer([(ref, models), (release.model, releases)])
     for blob in (ref, release.model):
-        distributor.gather(Want(device="rpi1", blob=blob.id, chunks=b"\xff" * 10), 0.0)
+        distributor.gather(Want(device="rpi1", blob=blob.id, chunks=b"\xff" * 10), 0.0, Budgets())
     distributor.release(frozenset({"rpi1"}), 0.0)
     distributor.publish()
     chunks: list[Chunk] = [decode(payload, Chunk) for payload in wire.published]

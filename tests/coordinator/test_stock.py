@@ -11,6 +11,7 @@ from common.blobs import BlobStore
 from common.config import TransferConfig
 from common.errors import DataError
 from common.messages import Chunk, Ref, Want, decode
+from coordinator.budgets import Budgets
 from coordinator.config import CoordinatorConfig
 from coordinator.descriptors import raise_limit
 from coordinator.distributor import Distributor
@@ -71,7 +72,7 @@ def release(config: CoordinatorConfig, journal: Store, created: float = 1.0) -> 
 
 
 def ask(distributor: Distributor, ref: Ref) -> None:
-    distributor.gather(Want(device="rpi1", blob=ref.id, chunks=b"\xff" * 2), 0.0)
+    distributor.gather(Want(device="rpi1", blob=ref.id, chunks=b"\xff" * 2), 0.0, Budgets())
     distributor.release(frozenset({"rpi1"}), 0.0)
     distributor.publish()
 
