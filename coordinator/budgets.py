@@ -1,7 +1,8 @@
 """How much a device may send and ask for: an allowance that is used up, and grows again with time. Pure.
 
-Honest devices stay far below. What exceeds a budget is dropped before it costs more than its reading, and the ends say
-again what was not heard, so a device that is merely unlucky goes on, slower. Times are monotonic seconds.
+Honest devices stay far below. What exceeds a budget is dropped before it costs more than its reading. Only what a
+device said itself, as far as its signature or the broker's access rules tell, is taken out of its budgets, and the ends
+say again what was not heard, so a device that is merely unlucky goes on, slower. Times are monotonic seconds.
 """
 
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ class Budget:
 
 
 MESSAGES = Budget("messages", 1000.0, 100.0)
-"""Everything on `say` and `status`, and chunks on `up` that are refused."""
+"""What is valid, on `say` and `status`."""
 OFFERS = Budget("offers", 40.0, 1.0)
 WANTED = "chunks wanted"
 

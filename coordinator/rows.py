@@ -151,10 +151,12 @@ def member_values(number: int, member: Member) -> tuple[object, ...]:
 
 def to_member(row: sqlite3.Row) -> Member:
     """Make a member of its row in the ledger."""
+    update = from_json(row["update_ref"], Ref | None)  # type: ignore[arg-type]  # a union is no class
     return Member(
         device=row["device"],
         standing=Standing(row["standing"]),
-        update=from_json(row["update_ref"], Ref | None),  # type: ignore[arg-type]  # a union is no class
+        update=update,
+        earlier=frozenset({update.id} if update else ()),
         offers=row["offers"],
         num_examples=row["num_examples"],
         reason=row["reason"],

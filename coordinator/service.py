@@ -12,10 +12,9 @@ from common.errors import DiskFullError, PeerError
 from common.inbox import Inbox
 from common.journal import tags
 from common.link import Broken, Denied, Down, Received, Room, Up
-from common.messages import Ref, clip
+from common.messages import Chunk, Ref, clip
 from common.notify import Pulse
 from common.stopping import Stop
-from common.topics import Address, Kind
 from common.weights import Spec
 from coordinator import records
 from coordinator import round as rounds
@@ -173,11 +172,11 @@ class Service:
 
     def _receive(self, message: Received, now: float) -> None:
         address = topics.parse(message.topic)
-        if address.kind is Kind.DEV_UP:
-            self._take(address, message.payload, now)
-            return
-        self._budgets.spend(address.device, MESSAGES, now)
         arrival = self._reception.admit(address, message.payload, self._round.plan if self._round else None)
+        if arrival.chunk is not None:
+            self._take(address.device, arrival.chunk, now)
+            return
+        self._budgets.spend(address.device, MESSAGES, now)  # of what it says itself: others may flood its topics
         if arrival.is_offline:
             self._collector.offline(address.device)
         if arrival.want is not None:
@@ -192,16 +191,10 @@ class Service:
         if arrival.event is not None:
             self._apply(arrival.event, now)
 
-    def _take(self, address: Address, payload: bytes, now: float) -> None:
-        """Take a chunk of an update: one that is refused counts as a message, those that were asked for do not."""
-        try:
-            if (chunk := self._reception.admit(address, payload, None).chunk) is not None:
-                self._apply(self._collector.take(address.device, chunk, self._base_spec(), now), now)
-        except PeerError:
-            self._budgets.spend(address.device, MESSAGES, now)
-            raise
-        self._reception.heard(address.device)
-        for want in self._collector.wishes(now, address.device):
+    def _take(self, device: str, chunk: Chunk, now: float) -> None:
+        self._apply(self._collector.take(device, chunk, self._base_spec(), now), now)
+        self._reception.heard(device)
+        for want in self._collector.wishes(now, device):
             self._voice.say(want)
 
     def _came_up(self, event: Up) -> None:

@@ -72,8 +72,11 @@ def new(number: int = 1, minimum: int = 1) -> Round:
 
 
 def timeless(round_: Round) -> Round:
-    """What comes back: all but when a member's update last advanced, by a clock that no restart survives."""
-    members = tuple(msgspec.structs.replace(m, advanced_at=0.0) for m in round_.members)
+    """What comes back: all but when an update last advanced, by a clock that ends, and which came before the last."""
+    members = tuple(
+        msgspec.structs.replace(m, advanced_at=0.0, earlier=frozenset({m.update.id} if m.update else ()))
+        for m in round_.members
+    )
     return msgspec.structs.replace(round_, members=members)
 
 
