@@ -5,9 +5,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.conftest import LiveFederation
+from common.messages import Command, Offer, Refusal, Say, decode
+from tests.system.conftest import LiveFederation, Onlooker
 
 pytestmark = pytest.mark.system
+
+SAYS, COMMANDS = "fedpi-wire/2/rehearsal/dev/{}/say", "fedpi-wire/2/rehearsal/dev/{}/cmd"
+
+
+def offers(onlooker: Onlooker, device: str) -> dict[int, bytes]:
+    """Return the offers of a device that were heard, as they travelled, by round."""
+    heard = [heard.payload for heard in onlooker.below(SAYS.format(device))]
+    found = [(decode(payload, Say), payload) for payload in heard]
+    return {message.round: payload for message, payload in found if isinstance(message, Offer)}
+
+
+def refusals(onlooker: Onlooker, device: str) -> list[Refusal]:
+    heard = [decode(heard.payload, Command) for heard in onlooker.below(COMMANDS.format(device))]
+    return [message for message in heard if isinstance(message, Refusal)]
 
 
 def test_a_coordinator_that_is_restored_from_a_backup_goes_on_where_the_backup_was_made(tmp_path: Path) -> None:
@@ -18,16 +33,26 @@ def test_a_coordinator_that_is_restored_from_a_backup_goes_on_where_the_backup_w
         state, backup = live.folder / "coordinator", tmp_path / "backup"
         shutil.copytree(state, backup)
         live.start_coordinator()
-        later = live.run(2)
-        assert [row.round for row in later] == [3, 4]
+        with live.onlooker("fedpi-wire/2/rehearsal/dev/#") as onlooker:
+            later = live.run(2)
+            assert [row.round for row in later] == [3, 4]
+            lost = offers(onlooker, "rpi1")
+            assert sorted(lost) == [3, 4]
 
-        live.processes.pop("coordinator").stop()
-        live.store.close()
-        shutil.rmtree(state)
-        shutil.copytree(backup, state)
-        live.start_coordinator()
-        live.store = live.open_store(60.0)
-        before = live.model()
-        (again,) = live.run()
+            live.processes.pop("coordinator").stop()
+            live.store.close()
+            shutil.rmtree(state)
+            shutil.copytree(backup, state)
+            live.start_coordinator()
+            live.store = live.open_store(60.0)
+            live.until(lambda: live.log("coordinator").count("link=control up") == 3, "the third start did not connect")
+            before = live.model()
+            for payload in lost.values():  # what a device, or somebody who heard it, says again of rounds that are lost
+                onlooker.say(SAYS.format("rpi1"), payload).wait_for_publish(60.0)
+            live.until(lambda: len(refusals(onlooker, "rpi1")) >= len(lost), "the lost rounds' offers had no answer")
+            assert all("not in the ledger here" in refusal.reason for refusal in refusals(onlooker, "rpi1"))
+            (again,) = live.run()
+            (anew,) = [payload for number, payload in offers(onlooker, "rpi1").items() if number == 3]
         assert (again.round, again.phase, again.reported) == (3, "committed", ("rpi1", "rpi2"))
         assert live.model() == live.expect(before, 3)
+        assert decode(anew, Say).generation != decode(lost[3], Say).generation
