@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from common.topics import VERSION
 from coordinator.dataset.synthetic import draw_slices
 from tests.machines.hosts import MEDIA, Host
 from tests.machines.roots import MachineError
@@ -54,7 +55,7 @@ class Federation:
         address = ["-h", "hub", "-p", "8883", "--cafile", f"{IDENTITY}/ca.crt"]
         login = [*address, "--cert", f"{identity}.crt", "--key", f"{identity}.key"]
         image = next((self.hub.root / "srv/images/yes").iterdir()).name
-        topic = f"1/brain/dev/{device.name}"
+        topic = f"{VERSION}/brain/dev/{device.name}"
         listen = ["mosquitto_sub", *login, "-C", "1", "-W", "20", "-t", f"fedpi/{topic}/prediction"]
         speak = ["mosquitto_pub", *login, "-t", f"fedpi-wire/{topic}/infer", "-f", f"/srv/images/yes/{image}"]
         both = f"{shlex.join(listen)} & sleep 1; {shlex.join(speak)}; wait"
