@@ -16,9 +16,12 @@ from msgspec import inspect
 
 from common import chronicle, chunks, messages, packing, topics
 from common import plan as plans
+from common.chronicle import MemberProgress, PastRound
+from common.health import Health
 from common.messages import Command, Invite, Refusal, decode
 from common.plan import RoundPlan, Training
 from common.topics import Address, Kind
+from common.weights import TensorSpec
 from coordinator import events
 from coordinator.method import Method
 from coordinator.options import RoundOptions
@@ -39,6 +42,7 @@ def copy_of(kind: Any) -> Any:
     return getattr(v2_0, kind.__name__, None) or getattr(v2_0_documents, kind.__name__, None)
 
 
+PARTS: tuple[Any, ...] = (messages.Ref, Training, plans.ModelChoice, Health, TensorSpec, MemberProgress, PastRound)
 KINDS = [kind for kind in (*WIRE, *DOCUMENTS, *BARE) if copy_of(kind)]
 """What both versions have."""
 JSON = st.recursive(
@@ -146,6 +150,31 @@ def test_what_this_version_sends_without_newer_options_is_read_by_2_0(kind: Any,
 def test_what_2_0_sends_is_read_by_this_version(kind: Any, data: st.DataObject) -> None:
     message = convert(data.draw(fields(copy_of(kind))), copy_of(kind))
     assert fields_of(read(write(message), kind)) == fields_of(message)
+
+
+def shape(part: Any) -> Any:
+    """Return all of a field's type that can be compared: a struct is its name."""
+    if isinstance(part, inspect.StructType):
+        return part.cls.__name__
+    if isinstance(part, msgspec.Struct):
+        return (type(part).__name__, *(shape(getattr(part, name)) for name in part.__struct_fields__))
+    return [shape(entry) for entry in part] if isinstance(part, tuple) else part
+
+
+def shapes(kind: Any) -> dict[str, Any]:
+    """Return the types and defaults of a struct's fields."""
+    info = inspect.type_info(kind)
+    assert isinstance(info, inspect.StructType)
+    defaults = {f.name: f.default_factory() for f in info.fields if f.default_factory is not msgspec.NODEFAULT}
+    defaults |= {f.name: f.default for f in info.fields if f.default is not msgspec.NODEFAULT}
+    return {f.name: (shape(f.type), f.required, msgspec.to_builtins(defaults.get(f.name))) for f in info.fields}
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *PARTS], ids=lambda kind: kind.__name__)
+def test_a_field_of_2_0_still_has_its_type_its_range_and_its_default(kind: Any) -> None:
+    here, there = shapes(kind), shapes(copy_of(kind))
+    assert here.items() >= there.items()
+    assert not any(is_required for name, (_, is_required, _) in here.items() if name not in there)
 
 
 def test_every_message_of_2_0_is_still_there() -> None:

@@ -4,8 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ ADD = 0.75
 """What the JavaScript device adds to every value."""
 EXAMPLES = {"rpi1": 7, "rpi2": 5}
 ROUNDS = 3
+OWN_MODELS = {"models": {"mine": "common.learning.numpy_learner:numpy_learner"}}
 
 
 PATH = os.pathsep.join((os.environ["PATH"], str(Path(sys.executable).parent)))
@@ -37,10 +39,17 @@ def find(program: str) -> str | None:
 class MixedFederation(SecuredFederation):
     """`rpi1` is fedpi's device, `rpi2` the one in JavaScript."""
 
-    def __init__(self, folder: Path, program: Path) -> None:
+    def __init__(self, folder: Path, program: Path, model: str = "numpy") -> None:
         super().__init__(folder, {"rpi1": EXAMPLES["rpi1"]})
         self.program = program
+        self.model_name = model
         self.bundle = enrolment.enroll(self.config_of_broker, "rpi2", self.folder)
+
+    def start_coordinator(self, options: Mapping[str, Any] | None = None) -> Process:
+        """Start the coordinator of a model that both parties of Python know by that name."""
+        if options is not None:
+            options = {**options, "model": {**options["model"], "name": self.model_name}, **OWN_MODELS}
+        return super().start_coordinator(options)
 
     def start_javascript(self) -> None:
         """Start `rpi2` with what `fedpi-broker enroll` wrote for it."""
@@ -119,3 +128,18 @@ def test_it_leaves_in_order_and_finds_its_way_back_to_a_coordinator_and_a_broker
     assert row.reported == ("rpi1", "rpi2")
     assert live.model() == expected(base, row.round)
     assert "forged" not in live.log("coordinator")
+
+
+def test_a_device_without_the_ability_that_a_plan_needs_is_told_and_the_round_goes_on(
+    tmp_path: Path, program: Path
+) -> None:
+    with MixedFederation(tmp_path, program, model="mine") as live:
+        live.begin("mosquitto", devices={"rpi1": OWN_MODELS}, round={"goal": 2, "minimum": 1, "selection_s": 3})
+        live.start_javascript()
+        live.wait_for_devices(live.store, 2, WAIT_S)
+        (row,) = live.run()
+        assert row.reported == ("rpi1",)
+        ledger = live.ledger(row.round)
+        assert (ledger["rpi1"].standing, ledger["rpi2"].standing) == ("reported", "unable")
+        assert "lacks model:mine" in ledger["rpi2"].reason
+        live.until_logged("rpi2", f"round {row.round}: refused, {ledger['rpi2'].reason}")
