@@ -67,6 +67,7 @@ export class Fetch {
     this.body = Buffer.alloc(ref.size);
     this.held = new Uint8Array(this.layout.total);
     this.fields = null; // the head, once it is here and checked
+    this.isOver = false; // whether the head hashes to its id and is no head: to ask again would change nothing
     this.gap = 0;
     this.silences = 0;
     this.lastNew = null;
@@ -126,7 +127,9 @@ export class Fetch {
       this.forget();
       throw new Error("a head that does not hash to its id");
     }
+    this.isOver = true;
     this.fields = checkedHead(this.ref, this.head);
+    this.isOver = false;
     for (let index = this.layout.head; index < this.layout.total; index++) {
       const { from, to } = place(this.ref, index);
       // What is all zeros need not travel: the body is zeros already.

@@ -256,7 +256,12 @@ function startFetch(ref) {
 
 function takeChunk(chunk) {
   if (chunk.blob !== fetch?.ref.id) return;
-  fetch.take(chunk, seconds());
+  try {
+    fetch.take(chunk, seconds());
+  } catch (error) {
+    if (fetch.isOver && task?.stage === "fetching" && task.plan.base.id === chunk.blob) fail(`the model: ${error.message}`);
+    throw error;
+  }
   if (!fetch.isComplete) return ask();
   model = { ref: fetch.ref, fields: fetch.fields, body: fetch.body };
   fetch = null;
