@@ -25,6 +25,12 @@ class Limits:
     packet_bytes: int | None
     window: int
 
+    @property
+    def text(self) -> str:
+        """What to log of it."""
+        known = "unknown: this broker announces none, broker.packet_limit_bytes names one"
+        return f"mqtt={self.protocol} packet_bytes={self.packet_bytes or known}"
+
     def chunk_bytes(self, wanted: int) -> int:
         """Bytes of chunk data that fit a packet here: `wanted` or less, a multiple of 1 KiB, at least 4 KiB."""
         if self.packet_bytes is None:

@@ -211,6 +211,8 @@ class CoordinatorStatus(Wire, frozen=True):
     refused: Number = 0
     """Messages dropped since the start because they broke the protocol."""
     text: Text = ""
+    others: Number = 0
+    """Other coordinators of this federation that run as well: while there is one, no round is opened."""
 
 
 class RoundStatus(Wire, frozen=True):

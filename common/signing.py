@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 
 from common.config import SigningConfig, locate
+from common.epochs import EPOCH_MAX
 from common.errors import ConfigError, PeerError, WorkError
-from common.files import DECRYPT, unreadable, write_atomic, write_private
+from common.files import DECRYPT, unreadable, write_atomic
 from common.messages import Signed, decode, encode, unsigned
 from common.names import name_fault
 from common.wills import is_will
@@ -32,37 +33,15 @@ DOMAIN = b"fedpi signature 1\n"
 WILL = 0
 """The sequence of a will: it was signed before all that the connection says, and is heard after it."""
 _SIGNATURE = re.compile(r"(0|[1-9]\d{0,15})\.(0|[1-9]\d{0,15})\.([A-Za-z0-9_-]{86})")
-EPOCH_MAX = 10**16 - 1
-"""The largest epoch that a signature can hold."""
 Mark: TypeAlias = tuple[int, int]
 
 
-def next_epoch(path: Path) -> int:
-    """Return an epoch above the one that the file keeps, at least the clock's seconds, and keep it in the file.
+class ReplayedError(PeerError):
+    """What came was signed by its speaker, and something later was heard before; `message` is the unsigned message."""
 
-    One that cannot be kept counts all the same: the clock will be beyond it at the next start.
-    """
-    epoch = max(_kept_epoch(path) + 1, int(time.time()))
-    try:
-        write_atomic(path, str(epoch).encode())
-    except WorkError as error:
-        log.warning("the epoch of this start is not kept: %s", error)
-    return epoch
-
-
-def raise_epoch(path: Path, heard: int) -> None:
-    """Let the next start sign with an epoch above `heard`. Raises ConfigError, WorkError."""
-    kept = _kept_epoch(path)
-    if not 0 <= heard < EPOCH_MAX:
-        raise ConfigError(f"{heard} is no epoch: name the number before the dot in the device's log, as 1999999999")
-    write_private(path, str(max(kept, heard)).encode(), mode=0o644)
-
-
-def _kept_epoch(path: Path) -> int:
-    with contextlib.suppress(OSError, ValueError):
-        kept = int(path.read_text(encoding="ascii"))
-        return kept if 0 <= kept < EPOCH_MAX else 0
-    return 0
+    def __init__(self, text: str, message: bytes) -> None:
+        super().__init__(text)
+        self.message = message
 
 
 class Signer:
@@ -87,6 +66,26 @@ class Signer:
     def will(self, topic: str, document: bytes) -> bytes:
         """Sign a JSON document that is to be heard after whatever this process says."""
         return document if self._key is None else _with_signature(document, self._seal(topic, document, WILL))
+
+    def read_own(self, topic: str, payload: bytes) -> tuple[bytes, int]:
+        """Return a msgpack message that this key signed, maybe long ago, and its epoch; raises PeerError."""
+        if self._key is None:
+            return payload, 0
+        signed = decode(payload, Signed)
+        match = _SIGNATURE.fullmatch(signed.signature)
+        if match is None:
+            raise PeerError("a coordinator does not sign")
+        epoch, sequence = int(match[1]), int(match[2])
+        if not _is_of(self._key.public_key(), match[3], _signed_bytes(topic, epoch, sequence, signed.body)):
+            raise PeerError("forged: this is not the coordinator's signature")
+        return signed.body, epoch
+
+    def outdo(self, heard: int) -> bool:
+        """Sign above an epoch that was heard of another process from now on; returns whether that is a change."""
+        is_behind = self._key is not None and self._epoch <= heard < EPOCH_MAX
+        if is_behind:
+            self._epoch = heard + 1
+        return is_behind
 
     def _sign(self, topic: str, message: bytes) -> str:
         self._sequence += 1
@@ -187,6 +186,7 @@ class _Said:
 
     streams: tuple[str, ...]
     mark: Mark
+    message: bytes
 
 
 class Verifier:
@@ -244,7 +244,7 @@ class Verifier:
         signed = _signed_bytes(topic, epoch, sequence, message)
         if not any(_is_of(peer.key, match[3], signed) for peer in peers):
             raise PeerError(f"forged: this is not {speaker}'s signature")
-        return _Said(tuple(f"{topic} {peer.text}" for peer in peers), (epoch, sequence))
+        return _Said(tuple(f"{topic} {peer.text}" for peer in peers), (epoch, sequence), message)
 
     def _heard(self, said: _Said) -> Mark:
         return max(self._marks.get(stream, (0, 0)) for stream in said.streams)
@@ -252,7 +252,10 @@ class Verifier:
     def _advance(self, said: _Said, speaker: str, *, is_repeatable: bool) -> None:
         mark, known = said.mark, self._heard(said)
         if mark < known or (mark == known and not is_repeatable):
-            raise PeerError(f"replayed: {speaker} said {mark[0]}.{mark[1]} when {known[0]}.{known[1]} was heard before")
+            heard = f"{known[0]}.{known[1]}"
+            raise ReplayedError(
+                f"replayed: {speaker} said {mark[0]}.{mark[1]} when {heard} was heard before", said.message
+            )
         self._marks |= dict.fromkeys(said.streams, mark)
 
     def _remember(self, topic: str, document: bytes) -> None:

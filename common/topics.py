@@ -39,6 +39,7 @@ class Kind(StrEnum):
     DEV_STATUS = "dev/status"
     DEV_EVENT = "dev/event"
     DEV_PREDICTION = "dev/prediction"
+    COORD_PEER = "coord/peer"
     BLOB = "blob"
     DEV_UP = "dev/up"
     DEV_SAY = "dev/say"
@@ -72,6 +73,7 @@ TABLE: tuple[Topic, ...] = (
     Topic(Kind.DEV_STATUS, f"{_S}/dev/{{device}}/status", _D, (_C,), "DeviceStatus (JSON); also the will", True),
     Topic(Kind.DEV_EVENT, f"{_S}/dev/{{device}}/event", _D, (_C,), "StoryEvent (JSON), for people"),
     Topic(Kind.DEV_PREDICTION, f"{_S}/dev/{{device}}/prediction", _D, (_C,), "Prediction (JSON)"),
+    Topic(Kind.COORD_PEER, f"{_W}/coord/peer", _C, (_C,), "Probe, Alive: between coordinators"),
     Topic(Kind.BLOB, f"{_W}/blob/{{blob}}", _C, (_D,), "Chunk: one publish for every device"),
     Topic(Kind.DEV_UP, f"{_W}/dev/{{device}}/up", _D, (_C,), "Chunk: a device's update"),
     Topic(

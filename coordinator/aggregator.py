@@ -28,6 +28,15 @@ class Outcome:
     event: Aggregated | Cancelled
 
 
+def contributions(round_: Round, path: Callable[[str, str], Path]) -> list[Contribution]:
+    """Return the updates of a round that count; `path` tells where the update of a device lies."""
+    return [
+        Contribution(m.device, path(m.device, m.update.id), m.num_examples)
+        for m in round_.reported
+        if m.update is not None
+    ]
+
+
 class Aggregator:
     """Works on the blobs of `models`; moments lie in `folder`. `put` hears an Outcome, or Broken for a bug."""
 

@@ -20,6 +20,7 @@ class Notice(StrEnum):
     """Kinds of notices; docs/operations.md says what each means and what to do."""
 
     COORDINATOR_OFFLINE = "coordinator-offline"
+    TWO_COORDINATORS = "two-coordinators"
     ROUND_VOID = "round-void"
     OFFLINE = "offline"
     SITTING_OUT = "sitting-out"
@@ -80,6 +81,8 @@ def _of_coordinator(picture: Picture) -> Iterator[tuple[Notice, str]]:
     coordinator, round_ = picture.coordinator, picture.round
     if coordinator is not None and coordinator.state == "offline":
         yield Notice.COORDINATOR_OFFLINE, coordinator.text
+    elif coordinator is not None and coordinator.others:
+        yield Notice.TWO_COORDINATORS, "two coordinators run: no round is opened until one of them is stopped"
     if coordinator is not None:
         yield from _certificate(coordinator.text)
     if round_ is not None and round_.phase == "abandoned":

@@ -47,9 +47,15 @@ for _command in (init_command("coordinator"), train, evaluate, plot, aggregate, 
 
 @main.command()
 @config_option
+@click.option(
+    "--take-over", is_flag=True, help="End another coordinator that serves the federation, and take its place."
+)
 @verbose_option
-def serve(config_path: Path) -> None:
-    """Serve the federation until stopped. Rounds begin when `start` asks for them."""
+def serve(config_path: Path, take_over: bool) -> None:
+    """Serve the federation until stopped. Rounds begin when `start` asks for them.
+
+    Exit code 78 where another coordinator serves the federation already, or has taken over.
+    """
     from common.blobs import BlobStore
     from common.tls import context
     from coordinator import patience
@@ -72,7 +78,7 @@ def serve(config_path: Path) -> None:
                 return
             store.set_global_model(model)
         with exposed(config.metrics, config.journal, config.federation, config.broker.tls):
-            patience.serve(config, store, blobs, stop)
+            patience.serve(config, store, blobs, stop, takes_over=take_over)
 
 
 @main.command()

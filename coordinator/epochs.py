@@ -16,7 +16,7 @@ def raise_epoch(heard: int, config_path: Path) -> None:
     For a coordinator that once ran with a clock in the future and lost its state: devices refuse it as "replayed",
     and their log names the epoch that they heard, the number before the dot.
     """
-    from common import signing
+    from common import epochs
     from common.errors import ConfigError
     from common.files import make_folder
     from coordinator.config import read_config
@@ -25,5 +25,5 @@ def raise_epoch(heard: int, config_path: Path) -> None:
     if config.signing is None:
         raise ConfigError(f"{config_path}: nothing is signed here, so no device remembers an epoch")
     make_folder(config.folder)
-    signing.raise_epoch(config.folder / "epoch", heard)
+    epochs.raise_epoch(config.folder / "epoch", heard)
     click.echo(f"The next start signs with an epoch above {heard}: systemctl restart fedpi-coordinator")

@@ -12,7 +12,7 @@ from coordinator.lock import is_served
 from coordinator.round_state import Phase, Round, Standing
 from coordinator.store import LedgerRow, RoundRow, Run, Store
 from coordinator.story import sentence
-from coordinator.views import is_over
+from coordinator.views import is_over, trouble
 from coordinator.wording import count, duration
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ class Moment:
     closed: tuple[RoundRow, ...] = ()
     open: Round | None = None
     opened: float = 0.0
+    trouble: str = ""
+    """Why no round is opened."""
 
     @property
     def void(self) -> list[RoundRow]:
@@ -51,7 +53,8 @@ def follow(store: Store, folder: Path, number: int) -> Iterator[Moment]:
         settled = over[-1].round if over else settled
         closed += tuple(row for row in over if row.run == number)
         opened = next((row.opened for row in newest if not is_over(row)), time.time())
-        yield Moment(run, is_served(folder), closed, found[0] if found and found[1] == number else None, opened)
+        its_own = found[0] if found and found[1] == number else None
+        yield Moment(run, is_served(folder), closed, its_own, opened, trouble(store))
         if run.state in {"done", "stopped"}:
             return
         time.sleep(POLL_S)
@@ -88,6 +91,8 @@ def waits_for(moment: Moment) -> str:
         return f"Run {run.run} is queued until a coordinator is served."
     if moment.open is not None:
         return sentence(moment.open)
+    if moment.trouble:
+        return f"Run {run.run} waits: {moment.trouble}."
     return f"Run {run.run} is queued." if run.state == "queued" else ""
 
 

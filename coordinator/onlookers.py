@@ -51,14 +51,14 @@ class Onlookers:
             self._tell_past(round_.number)
 
     def everything(self) -> None:
-        """Say all that is retained, as after a broker came back empty."""
+        """Give all that onlookers are told to the voice, which says what the broker lacks."""
         self._tell_past(self._store.last_round())
         if self._members is not None:
             self._voice.onlookers(Kind.COORD_MEMBERS, self._members)
         if self._config.home_assistant.discovery:
             names = [row.device for row in self._store.devices()]
             for name, payload in discovery(self._config.federation, names):
-                self._voice.retain(name, payload)
+                self._voice.home_assistant(name, payload)
 
     def _tell_past(self, number: int) -> None:
         """Tell how the rounds up to `number` went; what was read of the journal before is not read again."""

@@ -21,16 +21,18 @@ SPARE_BYTES = 4 * 2**20
 """Room that it waits for beside that of one global model and one update: its journal needs some."""
 
 
-def serve(config: CoordinatorConfig, store: Store, blobs: BlobStore, stop: Stop) -> None:
+def serve(config: CoordinatorConfig, store: Store, blobs: BlobStore, stop: Stop, *, takes_over: bool = False) -> None:
     """Serve until `stop` is set. What the journal holds outlives the pause: the round stays open, the model too.
 
-    Raises WorkError when the disk fails.
+    `takes_over`: whether another coordinator of the federation is to end for this one, now and not after a pause.
+    Raises WorkError when the disk fails, ConfigError for another coordinator.
     """
     pulse = Pulse()
     while not stop.is_set():
         try:
-            Service(config, store, blobs, pulse).serve(stop)
+            Service(config, store, blobs, pulse, takes_over=takes_over).serve(stop)
         except DiskFullError as error:
+            takes_over = False
             log.warning("waits for room: %s", error)
             _wait(config, store, pulse, stop)
             log.info("goes on: there is room")

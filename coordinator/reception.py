@@ -25,7 +25,7 @@ from common.messages import (
     decode_story,
 )
 from common.plan import RoundPlan
-from common.signing import Verifier
+from common.signing import ReplayedError, Verifier
 from common.topics import Address, Kind, topic
 from coordinator import events
 from coordinator.budgets import OverBudgetError
@@ -96,6 +96,16 @@ class Reception:
 
         Where devices sign, it is their own signature and no repetition. Chunks are covered by the digest in the offer.
         """
+        try:
+            return self._admit(address, payload, open_)
+        except ReplayedError as error:
+            takeover = self._twin(error.message, address)
+            if takeover is None:
+                raise
+            self.refuse(_name(address), error)
+            return Arrival(takeover=takeover)
+
+    def _admit(self, address: Address, payload: bytes, open_: RoundPlan | None) -> Arrival:
         if address.federation != self._federation:
             raise PeerError(f"federation {address.federation!r} is not ours")
         if address.kind is Kind.DEV_UP:
@@ -159,6 +169,21 @@ class Reception:
             return None
         self._former[device] = former
         return self._tell(device, former, nonce)
+
+    def _twin(self, message: bytes, address: Address) -> Takeover | None:
+        """Tell the connection that a replayed message names that the device has another one.
+
+        What signed it may live, with the same keys on another machine and an earlier epoch: nothing that it says is
+        heard, so only this ends it. Where it is a replay indeed, nobody has that connection any more.
+        """
+        is_status = address.kind is Kind.DEV_STATUS
+        said: Say | DeviceStatus = decode_story(message, DeviceStatus) if is_status else decode(message, Say)
+        if not isinstance(said, Hello | DeviceStatus) or getattr(said, "state", "online") == "offline":
+            return None
+        known = self._nonces.get(address.device)
+        if said.device != address.device or known in (None, said.nonce):
+            return None
+        return self._tell(address.device, said.nonce, known)
 
     def _forget(self, device: str) -> None:
         self._nonces.pop(device, None)

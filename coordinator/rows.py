@@ -13,6 +13,8 @@ from coordinator.round_state import Member, Round, Standing
 from coordinator.story import mean_metrics
 
 T = TypeVar("T")
+TROUBLE = "trouble"
+"""The fact that says why the coordinator that is served opens no round: a sentence, empty where nothing is wrong."""
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):

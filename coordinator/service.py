@@ -15,11 +15,11 @@ from common.link import Broken, Denied, Down, Received, Room, Up
 from common.messages import Chunk, Ref, clip
 from common.notify import Pulse
 from common.stopping import Stop
+from common.topics import Kind
 from common.weights import Spec
 from coordinator import records
 from coordinator import round as rounds
-from coordinator.aggregation import Contribution
-from coordinator.aggregator import Aggregator, Outcome
+from coordinator.aggregator import Aggregator, Outcome, contributions
 from coordinator.budgets import MESSAGES, OFFERS, Budgets
 from coordinator.collector import Collector
 from coordinator.config import CoordinatorConfig
@@ -27,6 +27,7 @@ from coordinator.events import Aggregate, Announce, Cancelled, Collect, Command,
 from coordinator.forgetting import Forgetting
 from coordinator.onlookers import Onlookers
 from coordinator.reception import Reception
+from coordinator.rival_watch import ReplacedError, RivalWatch
 from coordinator.round_state import OPEN, Phase, Round
 from coordinator.stock import Stock
 from coordinator.store import Run, Store
@@ -44,12 +45,16 @@ NEWS_S = 1.0
 class Service:
     """One running coordinator over its store; the store holds a global model already."""
 
-    def __init__(self, config: CoordinatorConfig, store: Store, blobs: BlobStore, pulse: Pulse) -> None:
+    def __init__(
+        self, config: CoordinatorConfig, store: Store, blobs: BlobStore, pulse: Pulse, *, takes_over: bool = False
+    ) -> None:
+        """`takes_over`: whether another coordinator of the federation is to end for this one."""
         self._config = config
         self._store = store
         self._inbox = Inbox(config.transfer.inbox_bytes)
         self._pulse = pulse
         self._voice = Voice(config, self._inbox)
+        self._rivals = RivalWatch(config, store, self._voice, takes_over=takes_over)
         self._stock = Stock(config, store, blobs, self._voice.distributor)
         self._collector = Collector(config.folder / "updates", config.transfer, config.round.max_update_norm)
         self._reception = Reception(config.federation, store, config.signing, self._voice.epoch)
@@ -65,12 +70,10 @@ class Service:
         self._next_news = 0.0
         self._is_unsaved = self._is_untold = False
 
-    # ---- the loop ---------------------------------------------------------------------------
-
     def serve(self, stop: Stop) -> None:
-        """Serve until `stop` is set. Raises WorkError when the disk fails.
+        """Serve until `stop` is set. Raises WorkError when the disk fails, ReplacedError for another coordinator.
 
-        When it is full, that is a DiskFullError: everything is closed then, and another Service can go on.
+        When the disk is full, that is a DiskFullError: everything is closed then, and another Service can go on.
         """
         self._recover()
         self._voice.start()
@@ -78,11 +81,12 @@ class Service:
             while not stop.is_set():
                 event = self._inbox.get(TICK_S)
                 now = time.monotonic()
-                self._collector.excuse(self._inbox.missed_s(now))
+                self._collector.excuse(missed_s := self._inbox.missed_s(now))
+                self._rivals.excuse(missed_s)
                 if event is not None:
                     self._on(event, now)
                 self._tick(now)
-        except DiskFullError as error:
+        except (DiskFullError, ReplacedError) as error:
             self._close(clip(f"The coordinator waits for room: {error}"))
             raise
         self._pulse.stopping()
@@ -107,9 +111,8 @@ class Service:
             self._round = round_
             self._step(Cancelled(reason=records.EARLIER_OPEN), time.monotonic())
             return
-        lost = frozenset(
-            m.device for m in round_.reported if m.update and not self._collector.has_intact(m.device, m.update.id)
-        )
+        is_here = self._collector.has_intact
+        lost = frozenset(m.device for m in round_.reported if m.update and not is_here(m.device, m.update.id))
         self._enter(round_, *rounds.resume(round_, time.monotonic(), lost))
 
     def _on(self, event: object, now: float) -> None:
@@ -120,11 +123,11 @@ class Service:
                     self._receive(event, now)
                 except PeerError as error:
                     self._reception.refuse(event.topic, error)
-                    self._voice.refused = self._reception.refused
             case Up():
-                self._came_up(event)
+                self._came_up(event, now)
             case Down(link=link, reason=reason):
                 log.warning("link=%s down: %s", link, reason)
+                self._rivals.disconnected(link)
             case Denied(link=link, topic=name, reason=reason):
                 log.error("link=%s topic=%s %s", link, name, reason)
             case Room():
@@ -139,6 +142,7 @@ class Service:
         if now < self._next_poll:
             return
         self._next_poll = now + POLL_S
+        self._look_for_rivals(now)
         for want in self._collector.wishes(now):
             self._voice.say(want)
         for told in self._budgets.to_name(now):
@@ -155,7 +159,8 @@ class Service:
         self._write_down(now)
         if now >= self._next_heartbeat:
             self._next_heartbeat = now + self._config.broker.heartbeat_s
-            self._announce()
+            if not self._rivals.is_met:  # else devices would follow one and the other in turn
+                self._say_again()
         self._pulse.beat(now, sentence(self._round) if self._round else "No round is open.")
 
     def _write_down(self, now: float) -> None:
@@ -168,10 +173,11 @@ class Service:
             self._store.save_traffic(self._round.number, (self._voice.published_bytes, self._bytes_up))
             self._voice.round(self._round)
 
-    # ---- what arrives -----------------------------------------------------------------------
-
     def _receive(self, message: Received, now: float) -> None:
         address = topics.parse(message.topic)
+        if address.kind is Kind.COORD_PEER:
+            self._rivals.receive(message.payload, now)
+            return
         arrival = self._reception.admit(address, message.payload, self._round.plan if self._round else None)
         if arrival.chunk is not None:
             self._take(address.device, arrival.chunk, now)
@@ -197,14 +203,30 @@ class Service:
         for want in self._collector.wishes(now, device):
             self._voice.say(want)
 
-    def _came_up(self, event: Up) -> None:
-        log.info("link=%s up mqtt=%s packet_bytes=%s", event.link, event.limits.protocol, event.limits.packet_bytes)
-        if event.link == "control":
-            self._forgetting.begin_anew()
-        self._voice.subscribe(event.link)
+    def _came_up(self, event: Up, now: float) -> None:
+        log.info("link=%s up %s", event.link, event.limits.text)
+        self._rivals.connected(event.link, now)
+        if self._rivals.may_speak:
+            self._begin_to_hear(event.link)
         if event.link == "bulk":
             self._fit_model(event.limits.chunk_bytes(self._config.transfer.chunk_bytes))
-        self._announce()
+
+    def _begin_to_hear(self, link: str) -> None:
+        """Listen to the devices on a new connection, and say on it what is retained."""
+        if link == "control":
+            self._forgetting.begin_anew()
+        self._voice.subscribe(link)
+        if link == "control":
+            self._say_again()
+
+    def _look_for_rivals(self, now: float) -> None:
+        could_speak = self._rivals.may_speak
+        is_news = self._rivals.tick(now)
+        if self._rivals.may_speak and not could_speak:
+            for link in ("bulk", "control"):  # what is said on control draws answers on both
+                self._begin_to_hear(link)
+        elif is_news:
+            self._announce()
 
     def _fit_model(self, chunk_bytes: int) -> None:
         """Cut the global model anew when this broker cannot carry its chunks."""
@@ -260,14 +282,7 @@ class Service:
                     self._voice.say(want)
             case Aggregate():
                 assert self._round is not None  # noqa: S101 - only a round commands it
-                self._aggregator.begin(self._round, self._contributions(self._round))
-
-    def _contributions(self, round_: Round) -> list[Contribution]:
-        return [
-            Contribution(m.device, self._collector.path(m.device, m.update.id), m.num_examples)
-            for m in round_.reported
-            if m.update is not None
-        ]
+                self._aggregator.begin(self._round, contributions(self._round, self._collector.path))
 
     def _finish(self, round_: Round) -> None:
         event = "round-committed" if round_.phase is Phase.COMMITTED else "round-void"
@@ -292,7 +307,7 @@ class Service:
             self._store.end_run(run.run, "stopped")
         elif run.begun >= run.rounds:
             self._store.end_run(run.run, "done")
-        elif self._store.go_on(run.run):
+        elif self._rivals.may_open(now) and self._store.go_on(run.run):
             self._begin(run, now)
 
     def _begin(self, run: Run, now: float) -> None:
@@ -324,6 +339,12 @@ class Service:
             self._announce()
 
     def _announce(self) -> None:
+        """Say where the federation stands, as far as that is new."""
+        self._voice.refused = self._reception.refused
+        self._voice.standing(self._round, self._store.last_round(), self._stock.model(), self._stock.release())
+
+    def _say_again(self) -> None:
         """Say everything that is retained, as after a broker came back empty."""
-        self._voice.everything(self._round, self._store.last_round(), self._stock.model(), self._stock.release())
+        self._voice.again()
+        self._announce()
         self._onlookers.everything()

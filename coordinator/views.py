@@ -13,6 +13,7 @@ from common.health import Health
 from common.messages import Ref
 from coordinator.attention import Notice, ailments
 from coordinator.round_state import Phase, Standing
+from coordinator.rows import TROUBLE
 from coordinator.store import DeviceRow, LedgerRow, Release, RoundRow, Run, Store
 from coordinator.wording import ago, count, duration, figures, headline, size, styled
 
@@ -40,7 +41,10 @@ class RoundView(_Document, frozen=True):
 
 
 class StatusView(_Document, frozen=True):
-    """Where the federation stands. `open_round`: the round that is not over; `run`: the rounds that were asked for."""
+    """Where the federation stands. `open_round`: the round that is not over; `run`: the rounds that were asked for.
+
+    `trouble`: why no round is opened, a sentence; empty where nothing keeps the coordinator from it.
+    """
 
     federation: str
     is_served: bool
@@ -50,6 +54,7 @@ class StatusView(_Document, frozen=True):
     run: Run | None
     release: Release | None
     devices: list[DeviceView]
+    trouble: str = ""
 
 
 # ---- from the journal -----------------------------------------------------------------------
@@ -89,7 +94,13 @@ def status(store: Store, federation: str, *, is_served: bool) -> StatusView:
         run=store.active_run(),
         release=store.newest_release(),
         devices=devices(store),
+        trouble=trouble(store) if is_served else "",
     )
+
+
+def trouble(store: Store) -> str:
+    """Return why the coordinator that is served opens no round, as far as it has said so."""
+    return store.fact(TROUBLE) or ""
 
 
 def is_over(row: RoundRow) -> bool:
@@ -113,6 +124,8 @@ def show_status(view: StatusView, console: "Console") -> None:
         ("run", f"{run.run}: {run.state}, {run.begun} of {count(run.rounds, 'round')} begun" if run else "none"),
         ("release", f"{release.release}, {ago(release.created, now)}" if release else "none"),
     ]
+    if view.trouble:
+        lines.append(("attention", view.trouble))
     if view.open_round:
         row = view.open_round.round
         lines.append(("open round", f"{row.round}: {row.phase} for {duration(row.seconds)}"))

@@ -146,7 +146,7 @@ class Daemon:
         """Take note of what became of a connection."""
         match event:
             case Up(link=link, limits=limits):
-                log.info("link=%s up mqtt=%s packet_bytes=%s", link, limits.protocol, limits.packet_bytes)
+                log.info("link=%s up %s", link, limits.text)
                 self._voice.came_up(link, self._session.doing)
                 self._step(events.Reconnected(), now)
             case Subscribed(topic=name):

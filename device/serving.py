@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from common.command import set_up_logging
+from common.epochs import next_epoch
 from common.errors import DataError, FedpiError, WorkError
 from common.inbox import Inbox
 from common.journal import tags
@@ -26,7 +27,7 @@ from common.limits import PACKET_MOST
 from common.link import Broken, Denied, Down, Link, Received, Up
 from common.messages import Prediction, StoryEvent, clip, encode_story
 from common.notify import Pulse
-from common.signing import Signer, next_epoch
+from common.signing import Signer
 from common.stopping import Stop, stop_on
 from common.topics import STORY_ROOT, WIRE_ROOT, Kind, topic
 from common.verified import read_verified

@@ -7,6 +7,7 @@ from typing import Literal
 
 from common import plan as plans
 from common import skipped
+from common.epochs import next_epoch
 from common.errors import ConfigError
 from common.health import Health
 from common.inbox import Inbox
@@ -31,7 +32,7 @@ from common.messages import (
     encode,
     encode_story,
 )
-from common.signing import Signer, next_epoch
+from common.signing import Signer
 from common.tls import CertificateWatch
 from common.topics import Kind, topic
 from device.config import DeviceConfig

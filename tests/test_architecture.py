@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 PURE = (
     "common/chronicle.py",
     "common/chunks.py",
+    "common/coordinators.py",
     "common/health.py",
     "common/messages.py",
     "common/packing.py",
@@ -25,6 +26,7 @@ PURE = (
     "coordinator/options.py",
     "coordinator/outcome.py",
     "coordinator/records.py",
+    "coordinator/rivals.py",
     "coordinator/round.py",
     "coordinator/round_state.py",
     "coordinator/schedule.py",

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec import inspect
 
 from broker.authority import private_pem
-from common import bundle, chronicle, chunks, health, messages, plan, skipped, topics, weights
+from common import bundle, chronicle, chunks, coordinators, health, messages, plan, skipped, topics, weights
 from common.config import BrokerConfig, TransferConfig
 from common.learning import evaluation, models, seam
 from common.learning.augmentation import Augmentation
@@ -43,7 +43,7 @@ SECTIONS = {
 }
 STRUCTS: dict[str, Any] = {
     name: found
-    for module in (bundle, messages, plan, health, chronicle, chunks, weights)
+    for module in (bundle, messages, coordinators, plan, health, chronicle, chunks, weights)
     for name, found in vars(module).items()
     if isinstance(found, type) and issubclass(found, msgspec.Struct) and found.__module__ == module.__name__
     if not name.startswith("_") and name != "Wire"

@@ -47,6 +47,13 @@ class Process:
         """Send it a signal."""
         self._popen.send_signal(number)
 
+    def wait(self, timeout_s: float) -> int:
+        """Wait until it ends by itself; returns its exit code, raises WorkError where it does not."""
+        try:
+            return self._popen.wait(timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise WorkError(f"{self.name} runs on (log: {self.log})") from error
+
     def stop(self) -> None:
         """End it in order, or by force when it does not end."""
         if self._popen.poll() is None:

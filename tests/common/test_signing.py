@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from broker.authority import new_signing_key, private_pem
 from common.config import SigningConfig
+from common.epochs import next_epoch
 from common.errors import ConfigError, PeerError
 from common.messages import (
     CheckIn,
@@ -29,7 +30,7 @@ from common.messages import (
     encode_story,
     unsigned,
 )
-from common.signing import Signer, Verifier, next_epoch
+from common.signing import Signer, Verifier
 from common.yaml_text import dump
 from coordinator.cli import main as coordinator
 

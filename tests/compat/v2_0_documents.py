@@ -46,6 +46,7 @@ class CoordinatorStatus(Wire, frozen=True):
     state: Literal["online", "offline"]
     refused: Number = 0
     text: Text = ""
+    others: Number = 0
 
 
 class RoundStatus(Wire, frozen=True):

@@ -52,13 +52,13 @@ def test_full_disk_leaves_the_journal_as_it_was(store: Store) -> None:
 
 def test_waits_until_there_is_room_and_goes_on(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     needed = patience.SPARE_BYTES + 2 * MODEL.size
-    free, served, stop = [0, needed - 1, needed], list[int](), Stop()
+    free, served, stop = [0, needed - 1, needed], list[tuple[int, bool]](), Stop()
 
     class Full:
         """A Service that finds the disk full, and the next one that does not."""
 
-        def __init__(self, *_: Any) -> None:
-            served.append(len(free))
+        def __init__(self, *_: Any, takes_over: bool) -> None:
+            served.append((len(free), takes_over))
 
         def serve(self, stop: Stop) -> None:
             if len(served) == 1:
@@ -69,15 +69,15 @@ def test_waits_until_there_is_room_and_goes_on(tmp_path: Path, store: Store, mon
     monkeypatch.setattr(patience, "LOOK_S", 0.001)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(free.pop(0)))
     config = CoordinatorConfig(federation="lab", state=str(tmp_path), model=ModelChoice(name="numpy"))
-    patience.serve(config, store, BlobStore(tmp_path / "models"), stop)
-    assert served == [3, 0]
+    patience.serve(config, store, BlobStore(tmp_path / "models"), stop, takes_over=True)
+    assert served == [(3, True), (0, False)]  # who came meanwhile is not ended for it
 
 
 def test_a_disk_that_fails_is_not_waited_for(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken:
         """A Service whose disk fails."""
 
-        def __init__(self, *_: Any) -> None: ...
+        def __init__(self, *_: Any, **__: Any) -> None: ...
 
         def serve(self, _stop: Stop) -> None:
             raise WorkError("input/output error")

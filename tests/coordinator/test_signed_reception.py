@@ -9,7 +9,7 @@ from broker.authority import new_signing_key
 from common import topics
 from common.config import SigningConfig
 from common.errors import PeerError
-from common.messages import CheckIn, Chunk, DeviceStatus, Hello, encode, encode_story
+from common.messages import Bye, CheckIn, Chunk, DeviceStatus, Hello, Takeover, encode, encode_story
 from common.signing import Peers, Signer
 from common.topics import Kind, topic
 from coordinator import events
@@ -23,6 +23,7 @@ CHECK_IN = encode(CheckIn(device="pi", round=5, generation=GENERATION))
 EPOCH = "cc"
 HELLO = encode(Hello(device="pi", nonce="ab", epoch=EPOCH))
 HERE = encode_story(DeviceStatus(device="pi", nonce="ab", state="online"))
+THERE = DeviceStatus(device="pi", nonce="cd", state="online")
 
 
 @pytest.fixture(autouse=True)
@@ -103,3 +104,40 @@ def test_what_was_said_to_an_earlier_start_cannot_be_said_again_to_a_later_one(
     with pytest.raises(PeerError, match="replayed"):
         later.admit(where, said[1], PLAN)
     assert later.admit(where, signer.wire(SAY, CHECK_IN), PLAN).event == events.CheckedIn(device="pi")
+
+
+def test_a_second_process_with_a_devices_keys_is_told_whichever_of_the_two_signs_with_the_earlier_epoch(
+    reception: Reception, signing: SigningConfig
+) -> None:
+    earlier, later, where = Signer(signing, epoch=1), Signer(signing, epoch=2), topics.parse(SAY)
+    reception.admit(where, earlier.wire(SAY, HELLO), PLAN)
+    other = encode(Hello(device="pi", nonce="cd", epoch=EPOCH))
+    told = Takeover(device="pi", nonce="ab", by="cd")
+    assert reception.admit(where, later.wire(SAY, other), PLAN).takeover == told
+    for payload in (earlier.wire(SAY, HELLO), earlier.wire(SAY, HELLO)):  # it lives: it answers
+        assert reception.admit(where, payload, PLAN).takeover == told
+    assert reception.admit(topics.parse(STATUS), earlier.story(STATUS, HERE), PLAN).takeover is None  # its own topic
+    reception.admit(topics.parse(STATUS), later.story(STATUS, encode_story(THERE)), PLAN)
+    assert reception.admit(topics.parse(STATUS), earlier.story(STATUS, HERE), PLAN).takeover == told
+    assert reception.refused == 3
+
+
+def test_what_a_present_or_a_dead_connection_said_is_answered_by_nothing_that_ends_it(
+    reception: Reception, signing: SigningConfig
+) -> None:
+    signer, where = Signer(signing, epoch=1), topics.parse(SAY)
+    said = [signer.wire(SAY, message) for message in (HELLO, CHECK_IN)]
+    for payload in said:
+        reception.admit(where, payload, PLAN)
+    for payload in said:  # a replay of the connection that the device has now: nobody is told anything
+        with pytest.raises(PeerError, match="replayed"):
+            reception.admit(where, payload, PLAN)
+    reception.admit(where, signer.wire(SAY, encode(Hello(device="pi", nonce="cd", epoch=EPOCH))), PLAN)
+    takeover = reception.admit(
+        where, said[0], PLAN
+    ).takeover  # a replay of one that it had: no connection has that nonce
+    assert takeover is not None
+    assert takeover.nonce == "ab"
+    reception.admit(where, signer.wire(SAY, encode(Bye(device="pi", nonce="cd"))), PLAN)
+    with pytest.raises(PeerError, match="replayed"):
+        reception.admit(where, said[0], PLAN)

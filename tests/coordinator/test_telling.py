@@ -27,7 +27,7 @@ class Heard:
     def onlookers(self, kind: Kind, document: RoundMembers | PastRounds) -> None:
         self.told.append((kind.value, document))
 
-    def retain(self, name: str, payload: bytes) -> None:
+    def home_assistant(self, name: str, payload: bytes) -> None:
         self.told.append((name, payload))
 
     def names(self) -> list[str]:

@@ -80,8 +80,8 @@ const TYPES = {
   Signed: struct({ body: bytes(262144), signature: text(0, 200) }),
   CoordinatorStatus: struct(
     { federation: form(NAME), epoch: form(TOKEN), state: oneOf("offline", "online"), refused: integer(0, COUNT),
-      text: text(0, 500) },
-    { refused: 0, text: "" },
+      text: text(0, 500), others: integer(0, COUNT) },
+    { refused: 0, text: "", others: 0 },
   ),
   RoundStatus: struct(
     {

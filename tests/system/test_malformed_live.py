@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from common.chronicle import PastRounds, RoundMembers
+from common.coordinators import Probe
 from common.errors import PeerError
 from common.messages import (
     CheckIn,
@@ -40,7 +41,7 @@ PASSES = 4
 GROWTH_MB = 30.0
 CHUNK_BYTES, MIB = 2**16, 2**20
 READERS = {
-    "coordinator": {Kind.DEV_SAY, Kind.DEV_STATUS, Kind.DEV_UP},
+    "coordinator": {Kind.COORD_PEER, Kind.DEV_SAY, Kind.DEV_STATUS, Kind.DEV_UP},
     "rpi1": {Kind.COORD_STATUS, Kind.COORD_ROUND, Kind.COORD_RELEASE, Kind.DEV_CMD},
     "rpi2": {Kind.COORD_STATUS, Kind.COORD_ROUND, Kind.COORD_RELEASE},
 }
@@ -58,6 +59,7 @@ HONEST: Mapping[Kind, msgspec.Struct] = {
     Kind.DEV_STATUS: DeviceStatus(device="rpi1", nonce="ab", state="online"),
     Kind.DEV_EVENT: HAPPENED,
     Kind.DEV_PREDICTION: Prediction(device="rpi1", request="ab", ok=True),
+    Kind.COORD_PEER: Probe(process="ab", nonce="cd"),
     Kind.BLOB: Chunk(blob=REF.id, index=0, data=b"0123"),
     Kind.DEV_UP: Chunk(blob=REF.id, index=0, data=b"0123"),
     Kind.DEV_SAY: CheckIn(device="rpi1", round=1, generation="ab"),
