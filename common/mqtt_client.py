@@ -51,7 +51,8 @@ class MqttClient(mqtt.Client):
         Raises OSError, which paho takes for the end of the connection.
         """
         if bufsize > self._packet_bytes:
-            self.refusal = f"the broker sent a packet of {bufsize} bytes; at most {self._packet_bytes} are taken"
+            taken = f"at most {self._packet_bytes} are taken: find who publishes that, or retained it"
+            self.refusal = f"the broker sent a packet of {bufsize} bytes; {taken}"
             raise OSError(self.refusal)
         return super()._sock_recv(bufsize)
 

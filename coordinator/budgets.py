@@ -17,8 +17,8 @@ WANTED_STREAMS = 4
 WANTED_STREAM_S = 60.0
 WANTED_LEAST = 16
 """Chunks that count as a whole blob at least, so that a small one may be asked for again on a bad line."""
-MOST_ALLOWANCES = 10_000
-"""Allowances that are kept until those that are whole again are dropped."""
+TIDIED_EVERY_S = 60.0
+"""How often allowances that are whole again are dropped."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,8 @@ class Budgets:
         self._dropped: dict[tuple[str, str], int] = {}
         """Messages beyond a budget since its device was last named, by device and what the budget is of."""
         self._named_at: dict[tuple[str, str], float] = {}
+        """When a device may be named again."""
+        self._tidy_at = 0.0
 
     def spend(self, device: str, budget: Budget, now: float) -> None:
         """Take one message out of a device's budget; raises OverBudgetError where nothing is left."""
@@ -86,12 +88,13 @@ class Budgets:
         known = self._allowances.get(key)
         left = budget.most if known is None else known.by(now)
         taken = min(wanted, int(left))
-        if known is None and len(self._allowances) >= MOST_ALLOWANCES:
-            self._drop_whole(now)
+        if now >= self._tidy_at:
+            self._tidy(now)
         self._allowances[key] = _Allowance(budget, left - taken, now)
         return taken
 
-    def _drop_whole(self, now: float) -> None:
+    def _tidy(self, now: float) -> None:
+        self._tidy_at = now + TIDIED_EVERY_S
         self._allowances = {key: held for key, held in self._allowances.items() if held.by(now) < held.budget.most}
         self._named_at = {key: at for key, at in self._named_at.items() if at > now or key in self._dropped}
 
