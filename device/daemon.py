@@ -258,6 +258,8 @@ class Daemon:
     def _execute(self, command: events.Command, now: float) -> None:
         match command:
             case Speak(message=message):
+                if command.is_repeat:
+                    self._voice.hello()
                 self._voice.say(message)
             case Fetch(ref=ref):
                 self._fetch(ref, now)

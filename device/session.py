@@ -283,4 +283,6 @@ def _repeat(session: Session, now: float) -> Step:
     assert task is not None  # noqa: S101 - callers have matched it
     assert task.says is not None  # noqa: S101 - callers have matched it
     wait = min(2 * task.repeat_s, session.waits.repeat_max_s)
-    return replace(session, task=replace(task, repeat_at=now + wait, repeat_s=wait)), (Speak(task.says),)
+    return replace(session, task=replace(task, repeat_at=now + wait, repeat_s=wait)), (
+        Speak(task.says, is_repeat=True),
+    )

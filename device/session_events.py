@@ -1,6 +1,6 @@
 """What can happen to a device's session (past tense), and what it commands (imperative)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from common.messages import Accept, CheckIn, Decline, Failed, Offer, Ref, Result, RoundStatus
 from common.plan import RoundPlan
@@ -115,9 +115,10 @@ Event = (
 
 @dataclass(frozen=True)
 class Speak:
-    """Send a message to the coordinator."""
+    """Send a message to the coordinator. `is_repeat`: no answer came to it, maybe because the Hello before was lost."""
 
     message: Said
+    is_repeat: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)

@@ -340,3 +340,10 @@ def test_the_model_to_hold_is_fetched_once() -> None:
     assert device.take(pointer("idle")) == []
     assert device.take(pointer("idle", model=None)) == []
     assert device.take(pointer("idle", model=NEXT)) == [Fetch(NEXT)]
+
+
+def test_a_hello_goes_before_what_was_not_answered_since_the_last_one_may_be_lost() -> None:
+    device = Device()
+    (first,) = [c for c in device.take(pointer("selecting")) if isinstance(c, Speak)]
+    (again,) = [c for c in device.take(Tick(), after_s=WAITS.repeat_max_s) if isinstance(c, Speak)]
+    assert (first.is_repeat, again.is_repeat) == (False, True)
