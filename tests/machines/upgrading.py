@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from coordinator import schema
 from tests.machines.federation import Federation
 from tests.machines.hosts import Host
 from tests.machines.roots import MachineError
@@ -13,8 +14,8 @@ from tests.machines.typed import MANUAL, NAME, README, shown, shown_with, type_i
 
 STATE = "/var/lib/fedpi"
 NEWER_FORM = {
-    "VERSION = 2\n": "VERSION = 3\n",
-    "UPGRADES = {\n": 'UPGRADES = {\n    2: "ALTER TABLE rounds ADD COLUMN news TEXT",\n',
+    f"VERSION = {schema.VERSION}\n": f"VERSION = {schema.VERSION + 1}\n",
+    "UPGRADES = {\n": f'UPGRADES = {{\n    {schema.VERSION}: "ALTER TABLE rounds ADD COLUMN news TEXT",\n',
 }
 SAME_FORM = {'"""The journal\'s tables': '"""The tables of the journal'}
 
