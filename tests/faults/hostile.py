@@ -15,7 +15,9 @@ from common.messages import (
     CheckIn,
     Chunk,
     Command,
+    DeviceStatus,
     Failed,
+    Hello,
     Invite,
     Offer,
     Receipt,
@@ -48,11 +50,14 @@ class Hostile:
         self._connection = Connection(BrokerConfig(port=arena.port), Session("hostile", "5"))
         self._blobs: dict[str, tuple[Layout, bytes, bytes]] = {}
         self._generation = "0"
+        self._nonce = ""
+        """The frozen process's, so that it is not told of another."""
 
     def __enter__(self) -> Self:
         self._connection.__enter__()
         self._connection.subscribe(self._topic(Kind.DEV_CMD))
         self._connection.subscribe(self._topic(Kind.COORD_ROUND))
+        self._connection.subscribe(self._topic(Kind.DEV_STATUS))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -110,11 +115,16 @@ class Hostile:
             message = make()
             if now >= again:
                 again = now + AGAIN_S * (1 if isinstance(message, CheckIn) else 20)
+                if isinstance(message, CheckIn) and self._nonce:
+                    self.say(Hello(device=self.device, nonce=self._nonce))
                 self.say(message)
             if (heard := self._connection.receive(AGAIN_S)) is None:
                 continue
             if heard.topic == self._topic(Kind.COORD_ROUND):
                 self._generation = decode_story(heard.payload, RoundStatus).generation
+                continue
+            if heard.topic == self._topic(Kind.DEV_STATUS):
+                self._nonce = decode_story(heard.payload, DeviceStatus).nonce
                 continue
             answer = decode(heard.payload, Command)
             if is_it(answer):

@@ -184,7 +184,10 @@ ROWS = (
         holds="refused by name, memory bounded, round right",
         inject=hostile_device,
         setup=BOUNDED,
-        expects=(r"round=\d+ refused: ",),  # the frozen device reads them when it wakes
+        expects=(
+            r"round=\d+ refused: ",  # the frozen device reads them when it wakes
+            r"exceeds its budget of (messages|offers): ",
+        ),
         short_seeds=(0, 5),
     ),
 )
