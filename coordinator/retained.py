@@ -53,7 +53,7 @@ class Retained:
         if name not in self._too_large:
             self._too_large.add(name)
             log.error(
-                "topic=%s not published: it needs a packet of %d bytes, this broker's limit is %d",
+                "topic=%s not published: it needs a packet of %d bytes, the limit is %d",
                 name,
                 size,
                 packet_bytes,

@@ -164,9 +164,12 @@ class Voice:
 
     def onlookers(self, kind: Kind, document: RoundMembers | PastRounds) -> None:
         """Tell those who look on, in a packet that this broker carries and that they take."""
-        name, most = self._topic(kind), self._control.limits.packet_bytes
-        most = min(most or PACKET_MOST, PACKET_MOST)
-        self._retained.put(name, fitting(document, most - PACKET_OVERHEAD), most)
+        self._retained.put(self._topic(kind), fitting(document, self._most_bytes - PACKET_OVERHEAD), self._most_bytes)
+
+    @property
+    def _most_bytes(self) -> int:
+        """Bytes of a packet that this broker carries, as far as it says, and that fedpi's other processes take."""
+        return min(self._control.limits.packet_bytes or PACKET_MOST, PACKET_MOST)
 
     @property
     def is_connected(self) -> bool:
@@ -202,7 +205,7 @@ class Voice:
         )
 
     def _retain(self, kind: Kind, document: Story) -> None:
-        self._retained.put(self._topic(kind), encode_story(document), self._control.limits.packet_bytes)
+        self._retained.put(self._topic(kind), encode_story(document), self._most_bytes)
 
     def _publish(self, name: str, payload: bytes, *, retain: bool) -> bool:
         """Publish what devices or people read; returns whether the connection has it."""

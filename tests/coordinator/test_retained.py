@@ -69,7 +69,7 @@ def test_a_document_too_large_for_the_broker_is_named_once_and_left_out(
             retained.put("status", b"x" * 50, least - 1)
             retained.expire()
     (line,) = caplog.messages
-    assert line == f"topic=status not published: it needs a packet of {least} bytes, this broker's limit is {least - 1}"
+    assert line == f"topic=status not published: it needs a packet of {least} bytes, the limit is {least - 1}"
     assert broker.published == []
     retained.put("status", b"x" * 50, least)
     assert broker.published == [("status", b"x" * 50 + b"4")]
