@@ -204,7 +204,7 @@ def test_the_worked_messages_are_what_the_code_makes(example: Example) -> None:
     )
     offer = Offer(**part, plan=plan.digest(packed), update=example.ref, num_examples=5, metrics={"loss": 0.25})
     made = (Hello(device="rpi1", nonce="1f"), packed, Invite(**part, plan=packed), offer)
-    shown = [row[1].strip("`") for row in table("4.6 Worked messages")]
+    shown = [row[1].strip("`") for row in table("4.7 Worked messages")]
     assert shown == [(m if isinstance(m, bytes) else messages.encode(m)).hex() for m in made]
 
 

@@ -17,6 +17,7 @@ from msgspec import inspect
 from common import chronicle, chunks, messages, packing, topics
 from common import plan as plans
 from common.chronicle import MemberProgress, PastRound
+from common.coordinators import Alive, Probe
 from common.health import Health
 from common.messages import Command, Invite, Refusal, decode
 from common.plan import RoundPlan, Training
@@ -32,7 +33,13 @@ from coordinator.store import Store
 from tests.compat import v2_0, v2_0_documents
 from tests.rounds import BASE, GENERATION, plan_of
 
-WIRE: tuple[Any, ...] = (*dict.fromkeys(get_args(messages.Say | messages.Command)), messages.Chunk, messages.Signed)
+WIRE: tuple[Any, ...] = (
+    *dict.fromkeys(get_args(messages.Say | messages.Command)),
+    messages.Chunk,
+    messages.Signed,
+    Probe,
+    Alive,
+)
 DOCUMENTS: tuple[Any, ...] = (*get_args(messages.Story), chronicle.RoundMembers, chronicle.PastRounds)
 BARE: tuple[Any, ...] = (RoundPlan, chunks.Head)
 
@@ -179,7 +186,7 @@ def test_a_field_of_2_0_still_has_its_type_its_range_and_its_default(kind: Any) 
 
 def test_every_message_of_2_0_is_still_there() -> None:
     here = {kind.__name__ for kind in WIRE}
-    assert here >= {kind.__name__ for kind in get_args(v2_0.Say | v2_0.Command)} | {"Chunk", "Signed"}
+    assert here >= {kind.__name__ for kind in get_args(v2_0.Say | v2_0.Command)} | {"Chunk", "Signed", "Probe", "Alive"}
     assert {kind.__name__ for kind in DOCUMENTS} >= {kind.__name__ for kind in get_args(v2_0_documents.Story)}
     assert {row.kind.value: row.pattern for row in topics.TABLE}.items() >= v2_0.TOPICS.items()
 

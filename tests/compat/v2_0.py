@@ -214,6 +214,20 @@ def decode(payload: bytes, expected: Any) -> Any:
         raise PeerError(f"not a valid message: {str(error)[:200]}") from error
 
 
+Stage: TypeAlias = Literal["starting", "taking-over", "running"]
+
+
+class Probe(Wire, frozen=True, tag=True):
+    process: Token
+    nonce: Token
+
+
+class Alive(Wire, frozen=True, tag=True):
+    process: Token
+    nonce: Token
+    stage: Stage
+
+
 Pattern = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Epochs = Annotated[int, msgspec.Meta(ge=0, le=10000)]
 BatchSize = Annotated[int, msgspec.Meta(ge=1, le=65536)]
@@ -296,6 +310,7 @@ TOPICS = {
     "dev/status": "fedpi/2/{federation}/dev/{device}/status",
     "dev/event": "fedpi/2/{federation}/dev/{device}/event",
     "dev/prediction": "fedpi/2/{federation}/dev/{device}/prediction",
+    "coord/peer": "fedpi-wire/2/{federation}/coord/peer",
     "blob": "fedpi-wire/2/{federation}/blob/{blob}",
     "dev/up": "fedpi-wire/2/{federation}/dev/{device}/up",
     "dev/say": "fedpi-wire/2/{federation}/dev/{device}/say",

@@ -46,7 +46,7 @@ const plan = Buffer.from(
   encode({ round: 3, generation: "0a", base: blob.ref, model: choice, training: { epochs: 1 } }),
 );
 const update = { plan: digest(plan), update: blob.ref, num_examples: 5, metrics: { loss: 0.25 } };
-assert.deepEqual(worked("4.6 Worked messages"), [
+assert.deepEqual(worked("4.7 Worked messages"), [
   hex(pack("Hello", { device: "rpi1", nonce: "1f" })),
   hex(plan),
   hex(pack("Invite", { ...part, plan })),
