@@ -97,6 +97,7 @@ class RivalWatch:
             self._voice.sign_above(self._signed_by_other)
         if has_begun:
             self._voice.is_silent = False
+            log.info("serves the federation %s: no other coordinator is heard", self._federation)
         is_warned = bool(self._voice.others)
         if self._rivals.is_met != is_warned:
             self._warn()

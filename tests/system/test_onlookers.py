@@ -39,10 +39,10 @@ def live(tmp_path_factory: pytest.TempPathFactory, metrics_port: int) -> Iterato
         yield live
 
 
-def retained(live: LiveFederation, prefix: str) -> dict[str, bytes]:
-    """What a newcomer hears at once on topics that begin so."""
+def retained(live: LiveFederation, prefix: str, count: int = 3) -> dict[str, bytes]:
+    """What a newcomer hears at once on `count` topics that begin so."""
     with live.onlooker(f"{prefix}/#") as onlooker:
-        live.until(lambda: len(onlooker.below(prefix)) >= 3, f"nothing is retained below {prefix}")
+        live.until(lambda: len(onlooker.below(prefix)) >= count, f"nothing is retained below {prefix}")
         return {heard.topic: heard.payload for heard in onlooker.below(prefix)}
 
 
@@ -57,7 +57,7 @@ def test_a_device_without_disk_sits_out_and_the_cohort_does_without_it(live: Liv
 
 def test_a_newcomer_is_told_how_the_round_went(live: LiveFederation) -> None:
     federation = topic(Kind.COORD_ROUND, "rehearsal").split("/")[2]
-    told = retained(live, f"fedpi/2/{federation}/coord")
+    told = retained(live, f"fedpi/2/{federation}/coord", 4)  # status, round, members, rounds
     members = msgspec.json.decode(told[topic(Kind.COORD_MEMBERS, federation)], type=RoundMembers)
     (member,) = members.members
     assert (members.round, member.device, member.standing, member.examples) == (1, "rpi1", "reported", 7)

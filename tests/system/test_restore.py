@@ -45,7 +45,9 @@ def test_a_coordinator_that_is_restored_from_a_backup_goes_on_where_the_backup_w
             shutil.copytree(backup, state)
             live.start_coordinator()
             live.store = live.open_store(60.0)
-            live.until(lambda: live.log("coordinator").count("link=control up") == 3, "the third start did not connect")
+            live.until(
+                lambda: live.log("coordinator").count("serves the federation") == 3, "the third start did not serve"
+            )
             before = live.model()
             for payload in lost.values():  # what a device, or somebody who heard it, says again of rounds that are lost
                 onlooker.say(SAYS.format("rpi1"), payload).wait_for_publish(60.0)
