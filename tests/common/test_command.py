@@ -10,6 +10,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
+import broker.cli
+import coordinator.cli
+import device.cli
 from common import command
 from common.command import PATH, console, listed, option_value, print_json, table
 from common.errors import ConfigError, DataError, FedpiError, LinkError, PeerError, WorkError
@@ -61,16 +64,26 @@ def test_piped_table_is_plain_unwrapped_text(capsys: pytest.CaptureFixture[str])
     assert lines == ["device  what", f"rpi1    {long}", "rpi2    7"]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["check", "--help"], ["init", "--help"]])
-def test_broker_help_answers_at_once(arguments: list[str]) -> None:
+HELP = [
+    (package, name)
+    for package, program in {"broker": broker.cli, "coordinator": coordinator.cli, "device": device.cli}.items()
+    for name in ("", *program.main.commands)
+]
+
+
+@pytest.mark.parametrize(("package", "name"), HELP)
+def test_help_answers_at_once(package: str, name: str) -> None:
     """It loads nothing that takes long to load."""
-    program = "import atexit, sys; atexit.register(lambda: print(*sys.modules)); from broker.cli import main; main()"
+    program = "import atexit, sys; atexit.register(lambda: print(*sys.modules)); "
+    program += f"from {package}.cli import main; main()"
+    arguments = [*filter(None, [name]), "--help"]
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments], cwd=ROOT, check=True, capture_output=True, text=True
     )
     loaded = set(done.stdout.splitlines()[-1].split())
-    assert "broker.cli" in loaded
-    assert loaded.isdisjoint({"numpy", "msgspec", "paho", "rich", "cryptography", "yaml", "psutil", "tensorflow"})
+    assert f"{package}.cli" in loaded
+    slow = {"numpy", "msgspec", "paho", "rich", "cryptography", "yaml", "psutil", "tensorflow", "PIL", "sqlite3"}
+    assert loaded.isdisjoint(slow)
 
 
 def test_what_a_peer_wrote_cannot_forge_a_log_line() -> None:

@@ -1,7 +1,5 @@
 import json
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -265,17 +263,6 @@ def test_the_example_configuration_loads_and_its_comments_are_the_defaults(tmp_p
     tls = full.broker.tls
     assert tls is not None
     assert full == msgspec.structs.replace(defaults, broker=msgspec.structs.replace(defaults.broker, tls=tls))
-
-
-@pytest.mark.parametrize("command", ["", "run", "serve", "check", "infer"])
-def test_help_answers_at_once(command: str) -> None:
-    def seconds() -> float:
-        started = time.perf_counter()
-        arguments = [sys.executable, "-m", "device", *filter(None, [command]), "--help"]
-        subprocess.run(arguments, check=True, capture_output=True)
-        return time.perf_counter() - started
-
-    assert min(seconds() for _ in range(3)) < 0.3
 
 
 def uncomment(text: str) -> str:
