@@ -13,8 +13,13 @@ CHUNK_MOST = 2**18
 """Bytes of the largest chunk that the protocol has."""
 PACKET_LEAST = CHUNK_LEAST + PACKET_OVERHEAD
 """Bytes of a packet that a broker must carry."""
-PACKET_MOST = CHUNK_MOST + PACKET_OVERHEAD
-"""Bytes of a packet that a connection takes, unless it is for images: no message or document of fedpi's is larger."""
+PACKET_MOST = 2**21
+"""Bytes of a packet that a connection takes, unless it is for images.
+
+No message of fedpi's is as large as a quarter of it; but it is what common brokers carry by default. Mosquitto drops a
+packet that its receiver does not take, and holds its place in the receiver's window for ever: 20 such packets end all
+delivery by QoS 1 to that receiver.
+"""
 
 
 @dataclass(frozen=True)

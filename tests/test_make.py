@@ -12,7 +12,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def make(*arguments: str) -> str:
-    done = subprocess.run(["make", "-n", *arguments], cwd=ROOT, check=True, capture_output=True, text=True)
+    outer = {"MAKELEVEL", "MAKEFLAGS", "MFLAGS"}  # of the make that runs the tests: it would say which folder it enters
+    environment = {name: value for name, value in os.environ.items() if name not in outer}
+    command = ["make", "-n", *arguments]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, env=environment)
     return done.stdout
 
 

@@ -9,7 +9,7 @@ const KEEPALIVE_S = 30;
 const RECONNECT_MAX_S = 30;
 const WINDOW = 20; // unacknowledged publishes on a connection
 const PACKET_OVERHEAD = 1024;
-const LARGEST_PACKET = 263168; // announced; mqtt.js does not look at the length of what comes all the same
+const LARGEST_PACKET = 2097152; // announced; mqtt.js does not look at the length of what comes all the same
 const own = randomBytes(8).toString("hex"); // who knows a client id can take its connection's place
 
 function connect(bundle, part, will) {
