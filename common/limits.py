@@ -17,7 +17,7 @@ PACKET_MOST = 2**21
 """Bytes of a packet that a connection takes, unless it is for images.
 
 No message of fedpi's is as large as a quarter of it; but it is what common brokers carry by default. Mosquitto drops a
-packet that its receiver does not take, and holds its place in the receiver's window for ever: 20 such packets end all
+packet that its receiver does not take, and holds its place in the receiver's window for ever: 20 in a row end all
 delivery by QoS 1 to that receiver.
 """
 
