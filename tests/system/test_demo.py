@@ -41,16 +41,7 @@ def test_demo_leaves_a_report_plots_and_a_model_that_agrees_with_keras(images: P
     assert done.returncode == 0, done.stderr
     report = json.loads((out / "report.json").read_text())
 
-    count = 2 * (PER_LABEL + COPIED)
-    assert report["split"]["files"] == count
-    sides = sides_of(out / "split")
-    assert sum(len(names) for names in sides.values()) == count
-    side_of = {name: side for side, names in sides.items() for name in names}
-    copies = [name for name in side_of if "copy of" in name]
-    assert len(copies) == 2 * COPIED
-    for name in copies:
-        assert side_of[name] == side_of[name.replace("copy of ", "").replace(".JPG", ".png")]
-
+    sides = check_split(out / "split", report["split"]["files"])
     rounds = report["rounds"]
     assert [row["phase"] for row in rounds] == ["committed"] * len(rounds)
     assert all(row["reported"] == ["rpi1", "rpi2"] for row in rounds)
@@ -76,6 +67,18 @@ def test_demo_leaves_a_report_plots_and_a_model_that_agrees_with_keras(images: P
     assert [site["together"]["count"] for site in alone["sites"].values()] == [unseen, unseen]
     mean = sum(site["together"]["auc"] for site in alone["sites"].values()) / 2
     assert alone["together"]["auc"] == pytest.approx(mean)
+
+
+def check_split(split: Path, files: int) -> dict[str, list[str]]:
+    """Check that each image is in one CSV, its copies in the same; returns the names of the files in each CSV."""
+    sides = sides_of(split)
+    assert files == sum(len(names) for names in sides.values()) == 2 * (PER_LABEL + COPIED)
+    side_of = {name: side for side, names in sides.items() for name in names}
+    copies = [name for name in side_of if "copy of" in name]
+    assert len(copies) == 2 * COPIED
+    for name in copies:
+        assert side_of[name] == side_of[name.replace("copy of ", "").replace(".JPG", ".png")]
+    return sides
 
 
 def sides_of(split: Path) -> dict[str, list[str]]:
