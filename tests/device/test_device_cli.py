@@ -164,6 +164,7 @@ def test_check_names_every_skipped_file(write: Write, images: Path, mosquitto: B
     assert "yes/notes.txt: it is neither a JPEG nor a PNG" in result.output
 
 
+@pytest.mark.process  # check asks timedatectl for the clock
 @pytest.mark.parametrize(
     ("sections", "found", "code"),
     [
@@ -186,6 +187,7 @@ def test_check_fails_with_the_code_of_the_first_failure(
     assert reason in str(first["text"])
 
 
+@pytest.mark.process
 def test_check_of_a_silent_broker_ends_in_time(write: Write, free_port: int) -> None:
     with socket.create_server(("127.0.0.1", free_port)):
         started = time.monotonic()
