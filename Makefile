@@ -29,7 +29,8 @@ $(VENV)/.ready: pyproject.toml
 	@echo "Setting up $(VENV): about 2.6 GB, a minute on a fast network."
 	@$(PYTHON) -m venv $(VENV)
 	@{ $(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip && \
-	  $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[broker,dev,inference,learning,metrics,tools]'; } || { \
+	  PYTHONWARNINGS='ignore:Editable installation' $(BIN)/pip install --quiet --disable-pip-version-check \
+	    --editable '.[broker,dev,inference,learning,metrics,tools]'; } || { \
 	  echo "make setup: pip could not install what fedpi needs (see above); it needs a network, or a proxy in HTTPS_PROXY"; \
 	  exit 1; }
 	@touch $@
