@@ -1,8 +1,7 @@
-"""Asking the devices: image bytes go out over MQTT, predictions come back."""
+"""Asking a device: image bytes go out over MQTT, predictions come back."""
 
 import hashlib
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from common import topics
@@ -26,31 +25,30 @@ class Answer:
 
 
 class Asker:
-    """A connection that asks one device at a time, as an application would."""
+    """A connection that asks a device for one image at a time, as an application would."""
 
-    def __init__(self, federation: str, broker: BrokerConfig) -> None:
+    def __init__(self, federation: str, device: str, broker: BrokerConfig) -> None:
         self._federation = federation
+        self._device = device
         self._inbox = Inbox()
-        self._link = Link("asker", f"fedpi-{federation}-asker", broker, self._inbox)
+        self._link = Link("asker", f"fedpi-{federation}-asker-{device}", broker, self._inbox)
 
-    def start(self, devices: Mapping[str, object]) -> None:
-        """Connect, and listen to the predictions of `devices`. Raises LinkError."""
+    def start(self) -> None:
+        """Connect, and listen to the device's predictions. Raises LinkError."""
         self._link.start()
         self._until(Up)
-        for device in devices:
-            self._link.subscribe(topic(Kind.DEV_PREDICTION, self._federation, device=device))
-        for _ in devices:
-            self._until(Subscribed)
+        self._link.subscribe(topic(Kind.DEV_PREDICTION, self._federation, device=self._device))
+        self._until(Subscribed)
 
-    def ask(self, device: str, image: bytes) -> Answer:
-        """Send one image to `device` and wait for its answer. Raises WorkError when none comes."""
+    def ask(self, image: bytes) -> Answer:
+        """Send one image and wait for the answer. Raises WorkError when none comes."""
         request = hashlib.sha256(image).hexdigest()[:16]
         started = time.monotonic()
         while time.monotonic() - started < ANSWER_S:
-            self._link.publish(topic(Kind.DEV_INFER, self._federation, device=device), image)
-            if (found := self._await(device, request)) is not None:
+            self._link.publish(topic(Kind.DEV_INFER, self._federation, device=self._device), image)
+            if (found := self._await(request)) is not None:
                 return Answer(found, 1000 * (time.monotonic() - started))
-        raise WorkError(f"{device} did not answer within {ANSWER_S:g} s; is its serving process running?")
+        raise WorkError(f"{self._device} did not answer within {ANSWER_S:g} s; is its serving process running?")
 
     def stop(self) -> None:
         """Disconnect."""
@@ -62,7 +60,7 @@ class Asker:
             if time.monotonic() > deadline:
                 raise LinkError("the broker does not answer")
 
-    def _await(self, device: str, request: str) -> Prediction | None:
+    def _await(self, request: str) -> Prediction | None:
         deadline = time.monotonic() + AGAIN_S
         while (left := deadline - time.monotonic()) > 0:
             event = self._inbox.get(left)
@@ -73,6 +71,6 @@ class Asker:
                 prediction = decode_story(event.payload, Prediction)
             except PeerError:
                 continue
-            if address.device == device and prediction.request == request:
+            if address.device == self._device and prediction.request == request:
                 return prediction
         return None

@@ -2,30 +2,29 @@
 
 import shutil
 import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from common.config import BrokerConfig, DataConfig, convert
 from common.errors import ConfigError, WorkError
 from common.learning.evaluation import THRESHOLD
-from common.learning.seam import build
 from common.messages import Metrics
 from common.python import child_command
 from coordinator.config import read_config
 from coordinator.dataset.split import SplitOptions, SplitReport, split
-from coordinator.rehearsal.alone import train_alone
 from coordinator.rehearsal.asking import Answer, Asker
-from coordinator.rehearsal.assessment import Alone, Assessment, Unseen, read_weights
+from coordinator.rehearsal.assessment import Alone, Assessment
 from coordinator.rehearsal.federation import FEDERATION, Federation, last_line, run
 from coordinator.rehearsal.recipes import SHARES, SIMPLE_CNN, UNSEEN_SHARE, Recipe, mobilenet_v2
-from coordinator.rehearsal.results.simulation import Stage
+from coordinator.rehearsal.reference import Reference
 from coordinator.store import RoundRow, Store
 
 if TYPE_CHECKING:
@@ -102,11 +101,11 @@ class Demo:
         parts = self._prepare_images()
         with Federation(self._folder) as federation:
             store = self._start(federation)
-            initial = self._keep_initial(federation, store)
-            self._run_rounds(federation)
-            models, expected = self._assess(federation, store, initial)
-            release = self._release(federation, store)
-            serving = self._ask(federation, expected)
+            with self._compare(federation, store) as reference:
+                self._run_rounds(federation)
+                release = self._release(federation, store)
+                models, expected = self._assess(federation, store, reference)
+            serving = self._ask(federation, reference.names, expected)
             report = self._report(store, parts, models, release, serving)
             self._draw(store, report)
         (self._folder / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
@@ -144,16 +143,19 @@ class Demo:
         federation.wait_for_devices(store, len(DEVICES))
         return store
 
-    def _keep_initial(self, federation: Federation, store: Store) -> Path:
-        """Copy the initial weights: the coordinator keeps only the current ones."""
+    def _compare(self, federation: Federation, store: Store) -> Reference:
+        """Begin to measure, beside the rounds, what the federation's model is held against."""
         model = store.global_model()
         assert model is not None  # noqa: S101 - _start waited for it
-        copy = self._folder / "initial.weights"
-        shutil.copyfile(federation.body(model.id), copy)
-        return copy
+        # A copy: the coordinator keeps only the current weights.
+        initial = self._folder / "initial.weights"
+        shutil.copyfile(federation.body(model.id), initial)
+        config = read_config(federation.config("coordinator"))
+        data = {device: convert(self._data(device), DataConfig, device) for device in DEVICES}
+        return Reference(config, data, initial, self._recipe.rounds, self._folder)
 
     def _run_rounds(self, federation: Federation) -> None:
-        self._say(f"Running {self._recipe.rounds} federated rounds")
+        self._say(f"Running {self._recipe.rounds} federated rounds; beside them each site is trained alone, to compare")
         config = str(federation.config("coordinator"))
         command = child_command("coordinator", "start", "--config", config)
         done = subprocess.run([*command, "--rounds", str(self._recipe.rounds)], check=False, env=federation.environment)
@@ -161,28 +163,15 @@ class Demo:
             raise WorkError(f"the rounds did not all commit (exit code {done.returncode}); logs: {self._folder}/logs")
 
     def _assess(
-        self, federation: Federation, store: Store, initial: Path
-    ) -> tuple[tuple[Assessment, Alone, Assessment], dict[str, list[float]]]:
+        self, federation: Federation, store: Store, reference: Reference
+    ) -> tuple[tuple[Assessment, Alone, Assessment], dict[str, NDArray[np.float64]]]:
         """Measure the model before the rounds, each site's own and the one after; and what that one says."""
         with self._step("Evaluating on the images that both sites hold back"):
-            config = read_config(federation.config("coordinator"))
-            learner = build(config.model, {})
-            data = {device: convert(self._data(device), DataConfig, device) for device in DEVICES}
-            unseen = Unseen(data, learner.image_size)
-            self._names = {name: site.unseen.names for name, site in unseen.sites.items()}
+            before, alone = reference.result()
             model = store.global_model()
             assert model is not None  # noqa: S101 - rounds have run
-            start = read_weights(learner, initial)
-            before = unseen.assess(unseen.predict(learner, start))
-            probabilities = unseen.predict(learner, read_weights(learner, federation.body(model.id)))
-        with (
-            self._step("Training each site alone, as long, to compare") as tell,
-            tempfile.TemporaryDirectory(dir=self._folder) as folder,
-        ):
-            stage = Stage(learner, unseen.sites, Path(folder))
-            alone = unseen.assess_alone(learner, train_alone(config, stage, start, self._recipe.rounds, tell))
-        expected = {site: [float(p) for p in values] for site, values in probabilities.items()}
-        return (before, alone, unseen.assess(probabilities)), expected
+            probabilities = reference.predict(federation.body(model.id))
+            return (before, alone, reference.assess(probabilities)), probabilities
 
     def _release(self, federation: Federation, store: Store) -> dict[str, Any]:
         with self._step("Converting the model to TFLite and putting it on the devices"):
@@ -201,17 +190,26 @@ class Demo:
                 time.sleep(0.1)
         return release
 
-    def _ask(self, federation: Federation, expected: dict[str, list[float]]) -> ServingReport:
-        asker = Asker(FEDERATION, convert(federation.broker, BrokerConfig, "broker"))
-        answers: list[tuple[Answer, float]] = []
-        with self._step("Asking the devices for predictions over MQTT") as tell:
-            asker.start(expected)
-            for device, probabilities in expected.items():
-                for name, probability in zip(self._names[device], probabilities, strict=True):
-                    image = (self._images / name).read_bytes()
-                    answers.append((asker.ask(device, image), probability))
-                    tell(f"{device}: {name}")
+    def _ask(
+        self,
+        federation: Federation,
+        names: Mapping[str, Sequence[str]],
+        expected: Mapping[str, NDArray[np.float64]],
+    ) -> ServingReport:
+        """Ask the devices beside each other, each for one image after the other."""
+
+        def ask(device: str) -> list[tuple[Answer, float]]:
+            asker = Asker(FEDERATION, device, convert(federation.broker, BrokerConfig, "broker"))
+            asker.start()
+            found = []
+            for name, probability in zip(names[device], expected[device], strict=True):
+                found.append((asker.ask((self._images / name).read_bytes()), float(probability)))
+                tell(f"{device}: {name}")
             asker.stop()
+            return found
+
+        with self._step("Asking the devices for predictions over MQTT") as tell, ThreadPoolExecutor() as beside:
+            answers = [answer for found in beside.map(ask, expected) for answer in found]
         refused = [answer.prediction.text for answer, _ in answers if not answer.prediction.ok]
         if refused:
             raise WorkError(f"a device could not answer: {refused[0]}")
