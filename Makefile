@@ -43,9 +43,9 @@ mosquitto:
 	@.ci/needs.sh "Mosquitto, which tests and benchmark run against" mosquitto:mosquitto
 
 test-time:
-	@echo "The tests take about 10 minutes on 2 cores. 'make quick' takes less than one: it starts no broker and no TensorFlow."
+	@echo "The tests take about 20 minutes on 2 cores. 'make quick' takes less than one: it starts no broker and no TensorFlow."
 
-test: test-time mosquitto setup  ## Run all tests: about 10 minutes on 2 cores. Installs Mosquitto where it is missing.
+test: test-time mosquitto setup  ## Run all tests: about 20 minutes on 2 cores. Installs Mosquitto where it is missing.
 	$(BIN)/python -m pytest
 
 quick: setup  ## Run the tests that start no broker, no other process and no TensorFlow: less than a minute.

@@ -6,17 +6,22 @@ as votes). That depends on nothing but names, seed and groups, so any machine ma
 Large groups tend to fall to large parts, which leaves few copies among the unseen images.
 """
 
+import contextlib
 import hashlib
+import multiprocessing
+import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from common.config import Config
-from common.errors import DataError, UsageError
+from common.errors import DataError, UsageError, WorkError
 from common.files import write_atomic
 from common.learning.decoding import open_image, read_image_file
 from common.learning.folders import Labelled, find_labelled
@@ -30,6 +35,12 @@ LONGEST = 1024
 """Longer side in pixels of the images that are compared; larger ones are resized to it."""
 DRAWS = 1000
 """A skew is drawn again where a part would lack a label."""
+MANY = 200
+"""Files above which starting processes to look at them costs less than it saves."""
+MOST_PROCESSES = 4
+"""That look at files: each decodes in up to 150 MB."""
+CHUNK = 8
+"""Files that a process is given at a time."""
 
 
 class SplitOptions(Config, frozen=True):
@@ -159,20 +170,14 @@ def find_groups(items: Sequence[Labelled], tell: Tell | None = None) -> tuple[li
     same: dict[bytes, list[Labelled]] = {}
     fingerprints: dict[bytes, Fingerprint] = {}
     skipped = []
-    for number, item in enumerate(items):
-        if tell is not None:
-            tell(f"{number} of {len(items)} images read")
-        if any(unicodedata.category(character) in {"Cc", "Cs"} for character in item.name):
-            skipped.append(f"{item.name!a}: the name holds control characters or is not UTF-8; rename the file")
-            continue
-        try:
-            data = read_image_file(item.path)
-            digest = hashlib.sha256(data).digest()
-            if digest not in fingerprints:
-                fingerprints[digest] = fingerprint(open_image(data, LONGEST))
-        except DataError as error:
-            skipped.append(f"{item.name}: {error}")
-        else:
+    with contextlib.closing(_looked_at(items)) as found:
+        for number, (item, looked) in enumerate(zip(items, found, strict=True)):
+            if tell is not None:
+                tell(f"{number} of {len(items)} images read")
+            if isinstance(looked, str):
+                skipped.append(looked)
+                continue
+            digest, fingerprints[digest] = looked
             same.setdefault(digest, []).append(item)
     if not same:
         return [], 0, skipped
@@ -180,6 +185,31 @@ def find_groups(items: Sequence[Labelled], tell: Tell | None = None) -> tuple[li
     joined = join(distances(list(fingerprints.values()), tell))
     groups = [_group([item for index in indices for item in copies[index]]) for indices in joined]
     return groups, sum(len(found) - 1 for found in copies), skipped
+
+
+def _looked_at(items: Sequence[Labelled]) -> Generator[tuple[bytes, Fingerprint] | str, None, None]:
+    """Look at every file, in order; at many of them by a process a core. Raises WorkError if one of these ends."""
+    if len(items) < MANY:
+        yield from map(_look_at, items)
+        return
+    pool = ProcessPoolExecutor(min(os.cpu_count() or 1, MOST_PROCESSES), multiprocessing.get_context("spawn"))
+    try:
+        yield from pool.map(_look_at, items, chunksize=CHUNK)
+    except BrokenProcessPool as error:
+        raise WorkError("a process that read the images ended by itself; is there too little memory?") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _look_at(item: Labelled) -> tuple[bytes, Fingerprint] | str:
+    """Return a file's digest and its image's fingerprint, or a sentence why it is left out."""
+    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in item.name):
+        return f"{item.name!a}: the name holds control characters or is not UTF-8; rename the file"
+    try:
+        data = read_image_file(item.path)
+        return hashlib.sha256(data).digest(), fingerprint(open_image(data, LONGEST))
+    except DataError as error:
+        return f"{item.name}: {error}"
 
 
 def _group(items: list[Labelled]) -> Group:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import msgspec
@@ -11,7 +12,7 @@ from click.testing import CliRunner
 from PIL import Image, ImageEnhance, ImageOps
 
 from common.config import DataConfig, convert
-from common.errors import ConfigError, DataError
+from common.errors import ConfigError, DataError, WorkError
 from common.learning.images import load_site
 from coordinator import splitting
 from coordinator.cli import main as coordinator
@@ -207,3 +208,29 @@ def test_without_a_terminal_a_line_now_and_then_says_how_far_splitting_is(
     assert "16 of 16" not in done.stderr
     assert f"looking for near copies in {tmp_path / 'images'}: 9 of 16 images read\n" in done.stderr
     assert json.loads(done.stdout)["files"] == 16
+
+
+@pytest.mark.process
+def test_many_files_are_looked_at_by_several_processes_and_grouped_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_slices(tmp_path / "images", 8, 0, 64)
+    (tmp_path / "images" / "no" / "broken.png").write_bytes(b"no image")
+    one = split(tmp_path / "images", tmp_path / "one", SplitOptions())
+    monkeypatch.setattr("coordinator.dataset.split.MANY", 4)
+    assert split(tmp_path / "images", tmp_path / "many", SplitOptions()) == one
+    assert len(one.skipped) == 1
+
+
+def end(_item: object) -> None:
+    """End this process, as the kernel does where memory is short."""
+    os._exit(1)
+
+
+@pytest.mark.process
+def test_a_process_that_ends_by_itself_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_slices(tmp_path / "images", 8, 0, 64)
+    monkeypatch.setattr("coordinator.dataset.split.MANY", 4)
+    monkeypatch.setattr("coordinator.dataset.split._look_at", end)
+    with pytest.raises(WorkError, match="ended by itself"):
+        split(tmp_path / "images", tmp_path / "out", SplitOptions())
