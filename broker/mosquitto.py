@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from broker.settings import ServeConfig, is_loopback
 from common.bundle import COORDINATOR, MONITOR
 from common.errors import ConfigError
-from common.topics import HOME_ASSISTANT_ROOT, STORY_ROOT, TABLE, VERSION, WIRE_ROOT, Party, Topic
+from common.topics import HOME_ASSISTANT_ROOT, STORY_ROOT, TABLE, WIRE_ROOT, Party, Topic, of_version
 
 CONF, ACL, PASSWORDS, DATA, PID = "mosquitto.conf", "acl", "passwords", "data", "mosquitto.pid"
 CA, CERTIFICATE, KEY, REVOKED = "ca.crt", "server.crt", "server.key", "revoked.crl"
@@ -99,7 +99,7 @@ def render_acl(config: ServeConfig, shut_out: Iterable[str] = ()) -> str:
         f"user {COORDINATOR}\n{everything}",
         "# Reads what people read. The rules for devices below hold for every user: hence the denials.\n"
         f"user {MONITOR}\ntopic read {STORY_ROOT}/#\ntopic read {HOME_ASSISTANT_ROOT}/#\ntopic deny {WIRE_ROOT}/#\n"
-        f"topic deny {STORY_ROOT}/{VERSION}/+/dev/{MONITOR}/#\n",
+        f"topic deny {STORY_ROOT}/+/+/dev/{MONITOR}/#\n",
         "# Every device. Mosquitto warns that some of these name no %u: those are the ones for all devices.\n"
         + "\n".join(_device_rules(config.federation or "+"))
         + "\n",
@@ -121,11 +121,12 @@ def listeners(conf: str) -> list[tuple[str, int]]:
 
 
 def _device_rules(federation: str) -> list[str]:
-    """One rule for each row of the table that a device publishes or reads."""
+    """One rule for each row of the table that a device publishes or reads, in each version that has it."""
     return [
-        f"pattern {access} {row.pattern.format(federation=federation, device='%u', blob='+')}"
+        f"pattern {access} {of_version(version, row.pattern).format(federation=federation, device='%u', blob='+')}"
         for row in TABLE
         if (access := _device_access(row)) is not None
+        for version in row.versions
     ]
 
 

@@ -14,6 +14,9 @@ from common.errors import PeerError
 VERSION = "2"
 STORY_ROOT = "fedpi"
 WIRE_ROOT = "fedpi-wire"
+SERVED_VERSIONS = (VERSION, "1")
+"""By whose topics a device answers requests for predictions, which are the same in both: an application that was
+written for fedpi 0.1 goes on when the devices are upgraded."""
 HOME_ASSISTANT_ROOT = "homeassistant"
 """Where Home Assistant looks for what to show. No topic of ours: the coordinator alone publishes there, if told to."""
 NAME_PATTERN = r"^[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?\Z"
@@ -57,6 +60,8 @@ class Topic:
     readers: tuple[Party, ...]
     carries: str
     retained: bool = False
+    versions: tuple[str, ...] = (VERSION,)
+    """Of the protocol, by whose topics it travels: the pattern is the first one's."""
 
 
 _S = f"{STORY_ROOT}/{VERSION}/{{federation}}"
@@ -72,7 +77,9 @@ TABLE: tuple[Topic, ...] = (
     Topic(Kind.COORD_ROUNDS, f"{_S}/coord/rounds", _C, (), "PastRounds (JSON), for people", True),
     Topic(Kind.DEV_STATUS, f"{_S}/dev/{{device}}/status", _D, (_C,), "DeviceStatus (JSON); also the will", True),
     Topic(Kind.DEV_EVENT, f"{_S}/dev/{{device}}/event", _D, (_C,), "StoryEvent (JSON), for people"),
-    Topic(Kind.DEV_PREDICTION, f"{_S}/dev/{{device}}/prediction", _D, (_C,), "Prediction (JSON)"),
+    Topic(
+        Kind.DEV_PREDICTION, f"{_S}/dev/{{device}}/prediction", _D, (_C,), "Prediction (JSON)", versions=SERVED_VERSIONS
+    ),
     Topic(Kind.COORD_PEER, f"{_W}/coord/peer", _C, (_C,), "Probe, Alive: between coordinators"),
     Topic(Kind.BLOB, f"{_W}/blob/{{blob}}", _C, (_D,), "Chunk: one publish for every device"),
     Topic(Kind.DEV_UP, f"{_W}/dev/{{device}}/up", _D, (_C,), "Chunk: a device's update"),
@@ -84,7 +91,9 @@ TABLE: tuple[Topic, ...] = (
         "Hello, CheckIn, Accept, Decline, Want, Offer, Failed, Bye",
     ),
     Topic(Kind.DEV_CMD, f"{_W}/dev/{{device}}/cmd", _C, (_D,), "Invite, Want, Receipt, Refusal, Result, Takeover"),
-    Topic(Kind.DEV_INFER, f"{_W}/dev/{{device}}/infer", _C, (_D,), "the bytes of one image file"),
+    Topic(
+        Kind.DEV_INFER, f"{_W}/dev/{{device}}/infer", _C, (_D,), "the bytes of one image file", versions=SERVED_VERSIONS
+    ),
 )
 
 _BY_KIND = {row.kind: row for row in TABLE}
@@ -112,6 +121,12 @@ class Address:
 def topic(kind: Kind, federation: str, *, device: str = "", blob: str = "") -> str:
     """Build the topic of `kind`; `device="+"` gives a filter. A blob id is shortened to its first 16 digits."""
     return _BY_KIND[kind].pattern.format(federation=federation, device=device, blob=blob[:16])
+
+
+def of_version(version: str, name: str) -> str:
+    """Return the topic, filter or pattern `name` as that version of the protocol has it."""
+    root, _, rest = name.split("/", 2)
+    return f"{root}/{version}/{rest}"
 
 
 @lru_cache(maxsize=4096)

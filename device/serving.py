@@ -29,7 +29,7 @@ from common.messages import Prediction, StoryEvent, clip, encode_story
 from common.notify import Pulse
 from common.signing import Signer
 from common.stopping import Stop, stop_on
-from common.topics import STORY_ROOT, WIRE_ROOT, Kind, topic
+from common.topics import SERVED_VERSIONS, STORY_ROOT, WIRE_ROOT, Kind, of_version, topic
 from common.verified import read_verified
 from device.config import DeviceConfig
 from device.inference import Classifier
@@ -113,6 +113,9 @@ class Serving:
         self._link = Link("serving", name, config.broker, self._inbox)
         self._is_up = False
         self._news: StoryEvent | None = None
+        infer, prediction = self._topic(Kind.DEV_INFER), self._topic(Kind.DEV_PREDICTION)
+        self._answered_on = {of_version(each, infer): of_version(each, prediction) for each in SERVED_VERSIONS}
+        """By the topic of a request, that of its answer."""
         self._shelf = Shelf(config.folder, config.serving.threads)
         self._look_at = 0.0
         self._log_at = 0.0
@@ -140,7 +143,8 @@ class Serving:
             case Up(limits=limits):
                 log.info("link=serving up mqtt=%s packet_bytes=%s", limits.protocol, limits.packet_bytes)
                 self._is_up = True
-                self._link.subscribe(self._topic(Kind.DEV_INFER))
+                for name in self._answered_on:
+                    self._link.subscribe(name)
                 self._tell()
             case Down(reason=reason):
                 log.warning("link=serving down: %s", reason)
@@ -173,12 +177,11 @@ class Serving:
     # ---- requests ---------------------------------------------------------------------------
 
     def _answer(self, request: Received) -> None:
-        if request.topic != self._topic(Kind.DEV_INFER):
+        if (own := self._answered_on.get(request.topic)) is None:
             return  # a broker that delivers what nobody subscribed to
         if request.is_retained:  # it would be answered again after every connect, to whom nobody knows
             log.warning("request=%s is a retained message, which is ignored", name_of(request.payload))
             return
-        own = self._topic(Kind.DEV_PREDICTION)
         wanted = own if request.response_topic is None else request.response_topic
         if may_answer_on(wanted, own):
             answer = self._predict(request.payload)

@@ -13,7 +13,7 @@ from broker.settings import ServeConfig
 from common.config import load
 from common.errors import ConfigError
 from common.limits import PACKET_OVERHEAD
-from common.topics import TABLE, Party, Topic
+from common.topics import TABLE, VERSION, Party, Topic, of_version
 
 BLOB = "0123456789abcdef"
 
@@ -57,8 +57,12 @@ def allows(rules: list[Rule], user: str, access: str, topic: str) -> bool:
     return any(rule.access in {access, "readwrite"} for rule in granting)
 
 
-def name(row: Topic, device: str, federation: str = "lab") -> str:
-    return row.pattern.format(federation=federation, device=device, blob=BLOB)
+EVERY = [(row, version) for row in TABLE for version in row.versions]
+"""Rows, by each version of the protocol that has them."""
+
+
+def name(row: Topic, device: str, federation: str = "lab", version: str = VERSION) -> str:
+    return of_version(version, row.pattern.format(federation=federation, device=device, blob=BLOB))
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +70,11 @@ def acl() -> list[Rule]:
     return parse_acl(render_acl(ServeConfig()))
 
 
-@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.kind)
-def test_device_holds_its_own_branch_as_the_table_says(acl: list[Rule], row: Topic) -> None:
-    assert allows(acl, "rpi1", "write", name(row, "rpi1")) == (row.publisher is Party.DEVICE)
-    assert allows(acl, "rpi1", "read", name(row, "rpi1")) == (Party.DEVICE in row.readers)
+@pytest.mark.parametrize(("row", "version"), EVERY)
+def test_device_holds_its_own_branch_as_the_table_says(acl: list[Rule], row: Topic, version: str) -> None:
+    own = name(row, "rpi1", version=version)
+    assert allows(acl, "rpi1", "write", own) == (row.publisher is Party.DEVICE)
+    assert allows(acl, "rpi1", "read", own) == (Party.DEVICE in row.readers)
 
 
 @pytest.mark.parametrize("row", [row for row in TABLE if "{device}" in row.pattern], ids=lambda row: row.kind)
@@ -87,9 +92,9 @@ def test_coordinator_holds_everything_and_monitor_reads_the_story(acl: list[Rule
     assert not allows(acl, "monitor", "write", topic)
 
 
-@pytest.mark.parametrize("row", [row for row in TABLE if "{device}" in row.pattern], ids=lambda row: row.kind)
-def test_monitor_cannot_pass_for_a_device_of_its_own_name(acl: list[Rule], row: Topic) -> None:
-    assert not allows(acl, "monitor", "write", name(row, "monitor"))
+@pytest.mark.parametrize(("row", "version"), [each for each in EVERY if "{device}" in each[0].pattern])
+def test_monitor_cannot_pass_for_a_device_of_its_own_name(acl: list[Rule], row: Topic, version: str) -> None:
+    assert not allows(acl, "monitor", "write", name(row, "monitor", version=version))
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.kind)

@@ -17,7 +17,7 @@ from paho.mqtt.properties import Properties
 
 from common.config import BrokerConfig
 from common.messages import Prediction, StoryEvent
-from common.topics import Kind, topic
+from common.topics import VERSION, Kind, of_version, topic
 from device.config import DeviceConfig
 from device.store import CurrentRelease
 
@@ -40,7 +40,10 @@ class Answer:
 class Requester:
     """A program that asks one device for predictions, and hears all that is said on its topics."""
 
-    def __init__(self, broker: BrokerConfig, federation: str, protocol: MQTTProtocolVersion) -> None:
+    def __init__(
+        self, broker: BrokerConfig, federation: str, protocol: MQTTProtocolVersion, version: str = VERSION
+    ) -> None:
+        self._version = version
         self.heard: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self._federation = federation
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=protocol)
@@ -54,7 +57,7 @@ class Requester:
             subscribed.get(timeout=10)
 
     def topic(self, kind: Kind) -> str:
-        return topic(kind, self._federation, device="rpi1")
+        return of_version(self._version, topic(kind, self._federation, device="rpi1"))
 
     def close(self) -> None:
         self._client.disconnect()
@@ -133,8 +136,11 @@ class Rig:
         """Use another broker, for all that is started from here on."""
         self.config = msgspec.structs.replace(self.config, broker=broker)
 
-    def requester(self, protocol: MQTTProtocolVersion = MQTTProtocolVersion.MQTTv5) -> Requester:
-        self._requesters.append(Requester(self.config.broker, self.config.federation, protocol))
+    def requester(
+        self, protocol: MQTTProtocolVersion = MQTTProtocolVersion.MQTTv5, version: str = VERSION
+    ) -> Requester:
+        """Start a program that asks by the topics of that version of fedpi's protocol."""
+        self._requesters.append(Requester(self.config.broker, self.config.federation, protocol, version))
         return self._requesters[-1]
 
     def close(self) -> None:

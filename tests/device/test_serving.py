@@ -57,6 +57,20 @@ def test_mqtt_3_1_1_answers_on_the_prediction_topic(rig: Rig, png: Png) -> None:
     assert (answer.prediction.label, answer.prediction.request) == ("yes", name_of(png(255)))
 
 
+def test_an_application_of_protocol_1_is_answered_by_its_own_topics(rig: Rig, png: Png) -> None:
+    # By the shared Mosquitto, whose ACL `fedpi-broker init` renders alike.
+    rig.install("r1")
+    rig.start("serve")
+    requester = rig.requester(version="1")
+    requester.wait_until_served("r1", png(1))
+
+    requester.ask(png(255))
+    answer = requester.answer()
+
+    assert answer.topic == f"fedpi/1/{rig.config.federation}/dev/rpi1/prediction"
+    assert (answer.prediction.label, answer.prediction.request) == ("yes", name_of(png(255)))
+
+
 def test_what_cannot_be_classified_is_answered_with_the_reason(rig: Rig, png: Png) -> None:
     rig.start("serve")
     requester = rig.requester()
