@@ -31,6 +31,7 @@ from coordinator import events
 from coordinator.budgets import OverBudgetError
 from coordinator.certificates import Certificates
 from coordinator.store import DeviceRow, Store
+from coordinator.twins import Twins
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ class Reception:
         """The connection of a device before its present one."""
         self._told_at: dict[str, float] = {}
         """When that connection was told, in monotonic seconds."""
+        self._twins = Twins()
         self._abilities: dict[str, frozenset[str]] = {}
         self._epoch = epoch
         self._greeted: set[str] = set()
@@ -163,7 +165,10 @@ class Reception:
 
     def _welcome(self, device: str, nonce: str) -> Takeover | None:
         """Take a connection for the device's present one; who held the name until now is told: it may still live."""
-        former, self._nonces[device] = self._nonces.get(device), nonce
+        former = self._nonces.get(device)
+        if former is not None and self._twins.is_out(device, nonce, former):
+            return self._tell(device, nonce, former)  # it is about to end
+        self._nonces[device] = nonce
         self._present = None
         if former in {None, nonce}:
             return None
@@ -187,11 +192,12 @@ class Reception:
 
     def _forget(self, device: str) -> None:
         self._nonces.pop(device, None)
+        self._twins.forget(device)
         self._present = None
 
-    def _tell(self, device: str, former: str, by: str) -> Takeover:
+    def _tell(self, device: str, former: str, by: str) -> Takeover | None:
         self._told_at[device] = time.monotonic()
-        return Takeover(device=device, nonce=former, by=by)
+        return self._twins.tell(device, former, by)
 
     def _of_round(self, message: CheckIn | Accept | Decline | Failed | Offer) -> events.Event | None:
         match message:
