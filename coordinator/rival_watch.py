@@ -95,6 +95,7 @@ class RivalWatch:
         has_gone = before.is_met and not self._rivals.is_met
         if has_begun or has_gone:
             self._voice.sign_above(self._signed_by_other)
+            self._voice.again()  # what the broker retains is what the other one said last
         if has_begun:
             self._voice.is_silent = False
             log.info("serves the federation %s: no other coordinator is heard", self._federation)

@@ -227,6 +227,7 @@ class Service:
                 self._begin_to_hear(link)
         elif is_news:
             self._announce()
+            self._onlookers.everything()
 
     def _fit_model(self, chunk_bytes: int) -> None:
         """Cut the global model anew when this broker cannot carry its chunks."""
@@ -265,8 +266,7 @@ class Service:
             self._finish(after)
 
     def _save(self, round_: Round) -> None:
-        run = self._run.run if self._run else 0
-        self._store.save(round_, run, (self._voice.published_bytes, self._bytes_up))
+        self._store.save(round_, self._run.run if self._run else 0, (self._voice.published_bytes, self._bytes_up))
         self._is_unsaved = False
 
     def _execute(self, command: Command) -> None:
