@@ -11,6 +11,7 @@ ROWS ?=
 BROKERS ?=
 INJECTIONS ?= 20
 SHORT ?=
+SIGNED ?=
 OPTIONS ?=
 
 .DEFAULT_GOAL := help
@@ -70,9 +71,9 @@ javascript: setup
 	@mkdir -p runs/javascript && cp tests/javascript/package.json runs/javascript/
 	@PATH="$$PATH:$(CURDIR)/$(BIN)" npm install --silent --no-audit --no-fund --no-package-lock --prefix runs/javascript
 
-faults: mosquitto setup other-brokers  ## Inject every fault, beside the undisturbed run. ROWS=1,2 BROKERS=nats SEED=n INJECTIONS=n SHORT=1
+faults: mosquitto setup other-brokers  ## Inject every fault, beside the undisturbed run. ROWS=1,2 BROKERS=nats SEED=n INJECTIONS=n SHORT=1 SIGNED=1
 	$(BIN)/python -m tests.faults --seed $(SEED) --injections $(INJECTIONS) \
-	  $(if $(ROWS),--rows '$(ROWS)') $(if $(BROKERS),--brokers '$(BROKERS)') $(if $(SHORT),--short)
+	  $(if $(ROWS),--rows '$(ROWS)') $(if $(BROKERS),--brokers '$(BROKERS)') $(if $(SHORT),--short) $(if $(SIGNED),--signed)
 
 fuzz: setup  ## Hand damaged and made-up images, weight files, messages, CSVs and YAML to what reads them. SEED=n SHORT=1
 	$(BIN)/python -m tests.fuzz --seed $(SEED) $(if $(SHORT),--short)

@@ -4,6 +4,7 @@ import shutil
 import signal
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from tests.faults.row import Row
 
 REPORT, SOAKED = "report.json", "soak.json"
+FOLDERS = {False: Path("runs/faults"), True: Path("runs/faults-signed")}
+"""Where a run leaves its report, unless it is told otherwise: by whether messages were signed."""
 PAGE = Path("docs/faults.md")
 FAILED = 70
 """The exit code where something grows, or a planted bug is not found."""
@@ -23,34 +26,44 @@ FAILED = 70
 
 @click.command()
 @click.argument("what", type=click.Choice(["table", "soak", "plants", "document"]), default="table")
-@click.option("--folder", type=click.Path(path_type=Path), default=Path("runs/faults"), show_default=True)
+@click.option("--folder", type=click.Path(path_type=Path), help="runs/faults or runs/faults-signed by default.")
 @click.option("--rows", "numbers", default="", help="Numbers of rows, as 1,2,7; all by default.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the first injection.")
 @click.option("--injections", type=click.IntRange(1), default=20, show_default=True, help="A row, with a seed each.")
 @click.option("--short", is_flag=True, help="One or two injections a row, chosen to be quick.")
 @click.option("--brokers", "kinds", help="As embedded,aedes,nats: beside Mosquitto; all of them with all rows.")
 @click.option("--lanes", type=click.IntRange(1, 16), default=3, show_default=True, help="Federations at a time.")
+@click.option("--signed", is_flag=True, help="Coordinator and devices sign.")
 def main(  # noqa: PLR0917 - one an option
-    what: str, folder: Path, numbers: str, seed: int, injections: int, short: bool, kinds: str | None, lanes: int
+    what: str,
+    folder: Path | None,
+    numbers: str,
+    seed: int,
+    injections: int,
+    short: bool,
+    kinds: str | None,
+    lanes: int,
+    signed: bool,
 ) -> None:
     """Inject faults into federations of real processes and hold every round against the undisturbed one.
 
     `soak` runs 200 rounds and looks at what grows, `plants` shows that planted bugs are found, `document` writes the
-    figures of the last table into docs/faults.md.
+    figures of the last table into docs/faults.md: of the signed ones with --signed.
     """
     from tests.faults.table import ROWS
 
+    folder = folder or FOLDERS[signed]
     if what == "table":
         chosen = numbers.split(",") if numbers else list(map(str, ROWS))
         if unknown := [number for number in chosen if number not in map(str, ROWS)]:
             raise click.BadParameter(f"no row {', '.join(unknown)}; there are {', '.join(map(str, ROWS))}")
         asked = kinds if kinds is not None else "" if numbers else "embedded,aedes,nats"
         seeds = None if short else range(seed, seed + injections)
-        run = _Run(
-            [ROWS[int(number)] for number in chosen], seeds, asked.split(","), is_whole=not numbers and not short
-        )
-        raise SystemExit(_tabulate(folder, run, lanes))
-    raise SystemExit({"soak": _endure, "plants": _plant, "document": _document}[what](folder))
+        rows, is_whole = [ROWS[int(number)] for number in chosen], not numbers and not short
+        raise SystemExit(_tabulate(folder, _Run(rows, seeds, asked.split(","), is_whole, signed), lanes))
+    if what == "soak":
+        raise SystemExit(_endure(folder, is_signed=signed))
+    raise SystemExit({"plants": _plant, "document": _document}[what](folder))
 
 
 class _Run(NamedTuple):
@@ -60,6 +73,7 @@ class _Run(NamedTuple):
     seeds: range | None
     brokers: Sequence[str]
     is_whole: bool
+    is_signed: bool
 
 
 def _tabulate(folder: Path, run: _Run, lanes: int) -> int:
@@ -76,13 +90,14 @@ def _tabulate(folder: Path, run: _Run, lanes: int) -> int:
     matrix = {kind: absence(kind) for kind in run.brokers if kind}
     present = [kind for kind, missing in matrix.items() if not missing]
     units = [*campaign.units(run.rows, run.seeds, folder), *campaign.matrix(present, run.rows, run.seeds, folder)]
-    for part in campaign.run(units, lanes):
+    for part in campaign.run([replace(unit, is_signed=run.is_signed) for unit in units], lanes):
         found.injections += part.injections
         found.undisturbed += part.undisturbed
         for injection in part.injections:
             out.print(injection.sentence)
         # After every part, so that who interrupts it keeps what was found.
         result = report.summarise(run.rows, found.injections, found.undisturbed, time.monotonic() - began, matrix)
+        result = msgspec.structs.replace(result, is_signed=run.is_signed)
         _write(path, result)
     out.print(report.table_of(result))
     for missing in result.skipped:
@@ -90,19 +105,19 @@ def _tabulate(folder: Path, run: _Run, lanes: int) -> int:
     out.print(f"{len(found.injections)} injections in {result.seconds:.0f} s; {path}")
     failed = report.exit_code(result)
     if run.is_whole:
-        failed = _endure(folder) or failed
+        failed = _endure(folder, is_signed=run.is_signed) or failed
         soaked = msgspec.json.decode((folder / SOAKED).read_bytes(), type=Soak)
         _write(path, msgspec.structs.replace(result, soak=soaked, seconds=time.monotonic() - began))
     return failed
 
 
-def _endure(folder: Path) -> int:
+def _endure(folder: Path, *, is_signed: bool) -> int:
     """Run the soak; writes `soak.json`, returns the exit code."""
     from tests.faults.soak import soak
 
     out = console()
     shutil.rmtree(folder / "soak", ignore_errors=True)
-    found = soak(folder, tell=out.print)
+    found = soak(folder, tell=out.print, is_signed=is_signed)
     _write(folder / SOAKED, found)
     for one in found.processes:
         first, last = one.first, one.last

@@ -1,5 +1,6 @@
 """A federation behind the proxy, and rounds in it that are held against the oracle."""
 
+import os
 import re
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -11,17 +12,20 @@ from common.errors import FedpiError
 from common.messages import Ref
 from common.plan import RoundPlan
 from coordinator.config import CoordinatorConfig, read_config
-from coordinator.rehearsal.federation import Federation
+from coordinator.rehearsal.federation import Federation, Process
 from coordinator.store import RoundRow, Store
 from tests.conftest import find_ports
-from tests.faults import brokers, oracle
+from tests.faults import brokers, identities, oracle
 from tests.faults.passing import BULK, CONTROL, COORDINATOR
+from tests.faults.plants import PLANTED
 from tests.faults.proxy import Proxy
 
 EXAMPLES: Mapping[str, int] = {"rpi1": 7, "rpi2": 30, "rpi3": 11, "rpi4": 23, "rpi5": 2}
 DEVICES = tuple(EXAMPLES)
 UNHURRIED_S = 60.0
 """Deadline of the first round: the trainers start in it, which takes a busy machine longer than a row's deadline."""
+SEED = 11
+"""Of the trainings."""
 WAIT_S = 90.0
 """Long beside everything that a row waits for, and short of a hang."""
 USUAL_WARNINGS = (
@@ -65,6 +69,8 @@ class Setup:
     """Further keys of the coordinator's `round` section."""
     device: tuple[tuple[str, Any], ...] = ()
     """Further sections of every device's configuration."""
+    is_signed: bool = False
+    """Whether everybody signs."""
 
     @property
     def model_bytes(self) -> int:
@@ -92,6 +98,8 @@ class Arena(Federation):
         self.examples = dict(EXAMPLES)
         self.seed = 0
         """The seed of the injection that is under way: for rows that walk through a list of places."""
+        self.signing: dict[str, dict[str, Any]] = {}
+        """The `signing` sections by name, where everybody signs."""
         self.store: Store
 
     @property
@@ -102,6 +110,8 @@ class Arena(Federation):
     def begin(self) -> Self:
         """Start everything and wait until it is online; `close` ends it, also where this fails."""
         self.restart_broker()
+        if self.setup.is_signed:
+            self.signing = identities.make(self.folder / "identities", self.port, self.examples)
         self.proxy.start()
         self.start_coordinator(self.coordinator_options())
         for device in self.examples:
@@ -111,6 +121,12 @@ class Arena(Federation):
         self.store = self.open_store(WAIT_S)
         self.settle()
         return self
+
+    def _start(self, name: str, command: list[str]) -> Process:
+        if os.environ.get(PLANTED) and name != "broker":  # the launcher plants it
+            (self.folder / "planted" / name).mkdir(parents=True, exist_ok=True)
+            command = ["tests.faults.launcher", str(self.folder / "planted" / name), *command]
+        return super()._start(name, command)
 
     def close(self) -> None:
         """Kill every process: an orderly end would wait for lines that a fault has cut."""
@@ -128,7 +144,7 @@ class Arena(Federation):
         options = {"tensors": 7, "parameters": setup.parameters, "work": "noise", "sleep_s": setup.sleep_s}
         return {
             "model": {"name": "numpy", "options": options},
-            "training": {"seed": 11, "epochs": 1, "evaluate": False},
+            "training": {"seed": SEED, "epochs": 1, "evaluate": False},
             "transfer": setup.transfer,
             "round": {
                 "goal": len(self.examples),
@@ -146,14 +162,18 @@ class Arena(Federation):
             "serving": {"process": "off"},
             "trainer": {"niceness": 0},  # what starves politely on a busy machine misses its deadline
             "transfer": self.setup.transfer,
+            **self._signing(device),
             **dict(self.setup.device),
         }
+
+    def _signing(self, name: str) -> dict[str, Any]:
+        return {"signing": self.signing[name]} if self.signing else {}
 
     # ---- rounds ---------------------------------------------------------------------------------
 
     def open(self, rounds: int = 1) -> "Trial":
         """Ask for rounds; the coordinator opens the first of them within a quarter of a second."""
-        trial = Trial(self, self.store.last_round() + 1, rounds, self.model())
+        trial = Trial(self, self.store.last_round() + 1, rounds, self.model(), self.options, self.log_sizes())
         self.store.ask_for(rounds)
         return trial
 
@@ -163,7 +183,7 @@ class Arena(Federation):
 
     def plan(self, number: int) -> RoundPlan:
         """Return what devices train in a round."""
-        return self.options.plan(number, "0", Ref(id="0" * 64, head_bytes=1, size=0, chunk_bytes=4096))
+        return plan_of(self.options, number)
 
     @property
     def options(self) -> CoordinatorConfig:
@@ -248,6 +268,10 @@ class Trial:
     first: int
     rounds: int
     base: bytes
+    options: CoordinatorConfig
+    """The coordinator's configuration by then."""
+    since: Mapping[Path, int]
+    """How long the logs were by then: numbers of rounds come again after a restore."""
     ids: list[tuple[str, str, str]] = field(default_factory=list)
     """Of every committed round that was checked: ids of base, new model and the oracle's model."""
     may_tell_again: bool = False
@@ -282,7 +306,7 @@ class Trial:
             ledger = {e.device: f"{e.standing} {e.reason}" for e in self.arena.store.ledger(row.round)}
             raise NotSurvivedError(f"round {row.round} does not count {', '.join(sorted(absent))}: {ledger}")
         self._check_ledger(row)
-        plan, chunk_bytes = self.arena.plan(row.round), self.arena.chunk_bytes
+        plan, chunk_bytes = plan_of(self.options, row.round), self.arena.chunk_bytes
         after = oracle.next_model(base, plan, {device: self.arena.examples[device] for device in row.reported})
         ids = [oracle.blob_id(body, plan.model, chunk_bytes) for body in (base, after)]
         if row.model != ids[1]:
@@ -294,6 +318,11 @@ class Trial:
         counted = sorted(e.device for e in self.arena.store.ledger(row.round) if e.standing == "reported")
         if counted != sorted(row.reported) or len(set(counted)) != len(counted):
             raise NotSurvivedError(f"round {row.round} counted {list(row.reported)}; its ledger says {counted}")
-        told = re.findall(rf"Round {row.round}: (\S+) delivered its update", self.arena.logged(COORDINATOR, {}))
+        told = re.findall(rf"Round {row.round}: (\S+) delivered its update", self.arena.logged(COORDINATOR, self.since))
         if len(set(told)) != len(told) and not self.may_tell_again:
             raise NotSurvivedError(f"round {row.round} counted an update twice: {told}")
+
+
+def plan_of(options: CoordinatorConfig, number: int) -> RoundPlan:
+    """Return what devices train in a round, as far as the configuration says it."""
+    return options.plan(number, "0", Ref(id="0" * 64, head_bytes=1, size=0, chunk_bytes=4096))

@@ -38,14 +38,17 @@ class Unit:
     folder: Path
     broker: str = ""
     """In place of the one that the setup names."""
+    is_signed: bool = False
 
     @property
     def injections(self) -> list[tuple[Row, int]]:
         """Rows and seeds, one after the other."""
-        rows = {number: ROWS[number] for number, _ in self.seeds}
-        if self.broker:
-            rows = {n: replace(row, setup=replace(row.setup, broker=self.broker)) for n, row in rows.items()}
+        rows = {number: self._adapted(ROWS[number]) for number, _ in self.seeds}
         return [(rows[number], seed) for number, seeds in self.seeds for seed in seeds]
+
+    def _adapted(self, row: Row) -> Row:
+        setup = replace(row.setup, broker=self.broker or row.setup.broker, is_signed=self.is_signed)
+        return replace(row, setup=setup)
 
 
 @dataclass
@@ -207,4 +210,5 @@ def _none(row: Row, seed: int) -> Injection:
 
 def _replay(row: Row, seed: int) -> str:
     broker = "" if row.setup.broker == "mosquitto" else f" BROKERS={row.setup.broker}"
-    return f"make faults ROWS={row.number} SEED={seed} INJECTIONS=1{broker}"
+    signed = " SIGNED=1" if row.setup.is_signed else ""
+    return f"make faults ROWS={row.number} SEED={seed} INJECTIONS=1{broker}{signed}"

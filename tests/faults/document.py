@@ -6,17 +6,20 @@ from pathlib import Path
 from tests.faults.report import Report, RowReport
 from tests.faults.soak import SETTLED, Soak
 
-BEGIN, END = "<!-- figures: make faults -->", "<!-- end of figures -->"
+BEGIN = {False: "<!-- figures: make faults -->", True: "<!-- figures: make faults SIGNED=1 -->"}
+"""By whether messages were signed."""
+END = "<!-- end of figures -->"
 HEADS = ("#", "fault", "injections", "survived", "recovery, median", "worst", "sent again, median", "worst")
 
 
 def write(page: Path, report: Report) -> None:
     """Put the figures of `report` between the two marks in `page`. Raises ValueError where there are none."""
-    before, _, rest = page.read_text().partition(BEGIN)
+    begin = BEGIN[report.is_signed]
+    before, _, rest = page.read_text().partition(begin)
     old, _, after = rest.partition(END)
     if not old or not after:
-        raise ValueError(f"{page}: no place for the figures; mark it by {BEGIN} and {END}")
-    page.write_text("\n\n".join([before + BEGIN, *_paragraphs(report), END + after]))
+        raise ValueError(f"{page}: no place for the figures; mark it by {begin} and {END}")
+    page.write_text("\n\n".join([before + begin, *_paragraphs(report), END + after]))
 
 
 def _paragraphs(report: Report) -> Iterator[str]:
@@ -31,7 +34,7 @@ def _paragraphs(report: Report) -> Iterator[str]:
     yield _table([(str(row.row), row) for row in report.rows])
     yield _table([(f"{broker.broker}, {row.row}", row) for broker in report.brokers for row in broker.rows])
     if report.soak is not None:
-        yield "### 200 rounds"
+        yield "### 200 rounds, signed" if report.is_signed else "### 200 rounds"
         yield _told(report.soak)
 
 

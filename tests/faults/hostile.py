@@ -9,12 +9,12 @@ import numpy as np
 from broker.connection import Connection, Session
 from common import plan as plans
 from common.chunks import ChunkHasher, Layout, encode_head, from_wire, indexes
-from common.config import BrokerConfig
+from common.config import BrokerConfig, SigningConfig, convert
+from common.epochs import next_epoch
 from common.errors import PeerError
 from common.messages import (
     CheckIn,
     Chunk,
-    Command,
     DeviceStatus,
     Failed,
     Hello,
@@ -30,11 +30,14 @@ from common.messages import (
     decode,
     decode_story,
     encode,
+    unsigned,
 )
+from common.signing import Signer
 from common.topics import Kind, topic
 from common.weights import Spec
 from coordinator.rehearsal.federation import FEDERATION
 from tests.faults.arena import Arena, NotSurvivedError
+from tests.faults.passing import message_in
 
 ANSWER_S = 30.0
 AGAIN_S = 0.1
@@ -42,12 +45,14 @@ FLOOD_WINDOW = 200
 
 
 class Hostile:
-    """Speaks as `device`, whose own process is frozen meanwhile, straight to the broker."""
+    """Speaks as `device`, whose own process is frozen meanwhile, straight to the broker; it has that device's keys."""
 
     def __init__(self, arena: Arena, device: str) -> None:
         self.device = device
         self._examples = arena.examples[device]
         self._connection = Connection(BrokerConfig(port=arena.port), Session("hostile", "5"))
+        keys = convert(arena.signing[device], SigningConfig, device) if arena.signing else None
+        self._signer = Signer(keys, next_epoch(arena.folder / device / "epoch") if keys else 0)
         self._blobs: dict[str, tuple[Layout, bytes, bytes]] = {}
         self._generation = "0"
         self._nonce = ""
@@ -95,6 +100,10 @@ class Hostile:
         """Publish all of these on a topic of the device."""
         self._connection.publish_all(self._topic(kind), payloads, FLOOD_WINDOW, ANSWER_S)
 
+    def seal(self, payload: bytes) -> bytes:
+        """Sign what is to travel on `say`, if this federation signs."""
+        return self._signer.wire(self._topic(Kind.DEV_SAY), payload)
+
     @property
     def generation(self) -> str:
         """That of the round which the coordinator told last."""
@@ -106,7 +115,7 @@ class Hostile:
 
     def say(self, message: Say) -> None:
         """Say what anybody may make up."""
-        self._connection.publish(self._topic(Kind.DEV_SAY), encode(message))
+        self._connection.publish(self._topic(Kind.DEV_SAY), self.seal(encode(message)))
 
     def _until(self, is_it: Callable[[object], bool], make: Callable[[], Say]) -> object:
         """Say a message again and again, and serve chunks, until an answer comes. Raises NotSurvivedError."""
@@ -121,12 +130,12 @@ class Hostile:
             if (heard := self._connection.receive(AGAIN_S)) is None:
                 continue
             if heard.topic == self._topic(Kind.COORD_ROUND):
-                self._generation = decode_story(heard.payload, RoundStatus).generation
+                self._generation = decode_story(unsigned(heard.payload)[0], RoundStatus).generation
                 continue
             if heard.topic == self._topic(Kind.DEV_STATUS):
-                self._nonce = decode_story(heard.payload, DeviceStatus).nonce
+                self._nonce = decode_story(unsigned(heard.payload)[0], DeviceStatus).nonce
                 continue
-            answer = decode(heard.payload, Command)
+            answer = message_in(heard.topic, heard.payload)
             if is_it(answer):
                 return answer
             if isinstance(answer, Want):

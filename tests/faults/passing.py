@@ -10,13 +10,21 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from common import topics
+from common.coordinators import Alive, Probe
 from common.errors import PeerError
-from common.messages import Chunk, decode
+from common.messages import Chunk, Command, Say, Signed, decode
 from common.topics import Kind
 from tests.faults.packets import Publish
 
 COORDINATOR = "coordinator"
 CONTROL, BULK = "control", "bulk"
+_CARRIED: dict[Kind, object] = {
+    Kind.DEV_SAY: Say,
+    Kind.DEV_CMD: Command,
+    Kind.DEV_UP: Chunk,
+    Kind.BLOB: Chunk,
+    Kind.COORD_PEER: Probe | Alive,
+}
 _CLIENT_ID = re.compile(r"fedpi-.+?-(?:coord|dev-(?P<device>.+?))-(?P<link>control|bulk)(?:-|\Z)")
 
 
@@ -43,6 +51,11 @@ class Passing:
             return topics.parse(self.publish.topic).kind
         except PeerError:
             return None
+
+    @property
+    def message(self) -> object:
+        """The message of `say`, `cmd`, `coord/peer` or a chunk; None for anything else."""
+        return message_in(self.publish.topic, self.publish.payload)
 
 
 Match: TypeAlias = Callable[[Passing], bool]
@@ -120,3 +133,20 @@ def whose(client_id: str) -> tuple[str, str]:
 def carries(kind: Kind, way: Way, party: str | None = None) -> Match:
     """Match what is of this kind and goes this way, on the connections of one party or of any."""
     return lambda passing: passing.way is way and passing.kind is kind and party in {None, passing.party}
+
+
+def message_in(topic: str, payload: bytes) -> object:
+    """Return the msgpack message of a payload, out of its envelope where it is signed; None where there is none."""
+    try:
+        carried = _CARRIED.get(topics.parse(topic).kind)
+        return None if carried is None else decode(_opened(payload), carried)
+    except PeerError:
+        return None
+
+
+def _opened(payload: bytes) -> bytes:
+    try:
+        signed = decode(payload, Signed)
+    except PeerError:
+        return payload
+    return bytes(signed.body)

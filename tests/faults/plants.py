@@ -79,13 +79,86 @@ def skip_digest() -> None:
         module.digest_of = lambda *_: Anything()  # type: ignore[attr-defined]  # a bug, planted
 
 
-PLANTS: dict[str, tuple[Callable[[], None], tuple[int, str]]] = {
+def same_generation() -> None:
+    """Give the rounds of every start the same generation."""
+    from coordinator.config import CoordinatorConfig
+
+    plan = CoordinatorConfig.plan
+
+    def planned(self: CoordinatorConfig, number: int, generation: str, base: Any) -> Any:
+        del generation
+        return plan(self, number, "0a", base)
+
+    CoordinatorConfig.plan = planned  # type: ignore[method-assign]  # a bug, planted
+
+
+def any_generation() -> None:
+    """Take a message for one of the open round if only its number fits."""
+    import msgspec
+
+    from coordinator.reception import Reception
+
+    hear = Reception._hear  # noqa: SLF001 - a test looks inside
+
+    def hearing(self: Reception, message: Any, device: str, open_: Any) -> Any:
+        if open_ is not None and getattr(message, "round", 0) == open_.round:
+            message = msgspec.structs.replace(message, generation=open_.generation)
+        return hear(self, message, device, open_)
+
+    Reception._hear = hearing  # type: ignore[method-assign]  # noqa: SLF001 - a bug, planted
+
+
+def deaf_to_rivals() -> None:
+    """Pass over what other coordinators say."""
+    from coordinator.rival_watch import RivalWatch
+
+    RivalWatch.receive = lambda *_: None  # type: ignore[method-assign]  # a bug, planted
+
+
+def open_when_met() -> None:
+    """Open rounds while another coordinator does."""
+    from coordinator.rivals import Rivals
+
+    Rivals.may_open = lambda self, now: self.may_speak  # type: ignore[method-assign]  # noqa: ARG005 - a bug, planted
+
+
+def any_answer() -> None:
+    """Take any answer for life, whatever question it names."""
+    import msgspec
+
+    from common.coordinators import Alive
+    from coordinator import rivals as watched
+
+    hear = watched.hear
+
+    def hearing(rivals: Any, message: Any, now: float) -> Any:
+        if isinstance(message, Alive) and rivals.asked:
+            message = msgspec.structs.replace(message, nonce=rivals.asked[-1][0])
+        return hear(rivals, message, now)
+
+    watched.hear = hearing
+
+
+def no_takeover() -> None:
+    """Tell nobody that a device's name is in use."""
+    from coordinator.reception import Reception
+
+    Reception._tell = lambda *_: None  # type: ignore[method-assign]  # noqa: SLF001 - a bug, planted
+
+
+PLANTS: dict[str, tuple[Callable[[], None], tuple[int, str | int]]] = {
     "skip the fsync order": (skip_fsync, (9, "cut at Aggregated aggregating>committed spoken")),
     "count a repeat": (count_repeat, (9, "kill at Delivered reporting>reporting saved")),
     "speak before the journal": (speak_first, (9, "kill at CheckedIn selecting>reporting half")),
     "drop the digest check": (skip_digest, (10, "cut at models.write after")),
+    "one generation for every start": (same_generation, (24, 0)),
+    "generations are not compared": (any_generation, (25, 1)),
+    "deaf to other coordinators": (deaf_to_rivals, (26, 0)),
+    "rounds are opened in a meeting": (open_when_met, (26, 3)),
+    "any answer proves life": (any_answer, (26, 4)),
+    "nobody is told of a second process": (no_takeover, (27, 0)),
 }
-"""Each with the row, and the place of the injection, that must show it."""
+"""Each with the row, and the place or the seed of the injection, that must show it."""
 
 
 def plant(name: str) -> None:
@@ -100,9 +173,11 @@ def check(folder: Path) -> Iterator[tuple[str, str, list[str]]]:
 
     for number, (name, (_, (row, place))) in enumerate(PLANTS.items()):
         os.environ[PLANTED] = name
-        unit = campaign.Unit(((row, seeds_of(row, place)),), folder / f"plant-{number}")
+        seeds = (place,) if isinstance(place, int) else seeds_of(row, place)
+        unit = campaign.Unit(((row, seeds),), folder / f"plant-{number}")
         try:
             found = campaign.run_unit(unit)
         finally:
             del os.environ[PLANTED]
-        yield name, f"row {row}, {place}", [i.note for i in found.injections if not i.survived]
+        where = f"seed {place}" if isinstance(place, int) else place
+        yield name, f"row {row}, {where}", [i.note for i in found.injections if not i.survived]

@@ -97,6 +97,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     rows: tuple[RowReport, ...]
     brokers: tuple[BrokerReport, ...] = ()
     soak: Soak | None = None
+    is_signed: bool = False
+    """Whether coordinator and devices signed."""
 
 
 def summarise(
@@ -177,7 +179,7 @@ def table_of(report: Report) -> "Table":
     """Draw the report."""
     from rich.table import Table
 
-    table = Table(title="Faults")
+    table = Table(title="Faults, signed" if report.is_signed else "Faults")
     for name in (
         "#",
         "fault",

@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from broker.connection import Connection, Session
 from common.blobs import BlobStore
@@ -11,10 +11,11 @@ from common.topics import Kind, topic
 from coordinator.rehearsal.federation import FEDERATION
 from tests.faults import brokers
 from tests.faults.arena import DEVICES, Arena, NotSurvivedError, Setup, SkippedError
-from tests.faults.passing import BULK, CONTROL, COORDINATOR, Match, Tally, Watch, Way, carries
+from tests.faults.passing import BULK, CONTROL, COORDINATOR, Tally, Way, carries
 from tests.faults.proxy import Line
 from tests.faults.row import Outcome, Row
 from tests.faults.rows_line import await_
+from tests.faults.scenarios import moment_of
 
 USUAL = {"max_inflight_messages": "20", "max_queued_messages": "5000"}
 BROKERS = Setup(broker_settings=(("autosave_interval", "1"),))
@@ -222,26 +223,12 @@ def _replace_in_round(
     is_empty: bool = False,
 ) -> tuple[float, float]:
     """Open a round and replace the broker in it; returns when it was back and when the round closed."""
-    moment = _moment(arena, rng)
+    moment = moment_of(arena, rng)
     trial = arena.open()
     await_(moment, "a moment of the round")
     _replace(arena, kind=kind, settings=settings, gone_s=gone_s, is_empty=is_empty)
     back = time.time()
     return back, trial.finish()
-
-
-def _moment(arena: Arena, rng: random.Random) -> Watch:
-    """Watch for one of the messages that every round has."""
-    chunks = arena.setup.model_bytes // arena.setup.chunk_bytes * len(DEVICES)
-    moments: Sequence[tuple[Match, int]] = (
-        (carries(Kind.COORD_ROUND, Way.UP), 2),
-        (carries(Kind.DEV_SAY, Way.UP), len(DEVICES)),
-        (carries(Kind.DEV_CMD, Way.UP), len(DEVICES)),
-        (carries(Kind.DEV_UP, Way.UP), chunks),
-        (carries(Kind.DEV_UP, Way.DOWN), chunks - 1),
-    )
-    match, most = rng.choice(moments)
-    return arena.proxy.watch(match, rng.randint(1, most))
 
 
 ROWS = (

@@ -22,6 +22,8 @@ from tests.faults.row import Outcome, Row
 BOUNDED = Setup(round=(("max_update_norm", 1000.0),))
 """An honest update of this model has the norm sqrt(800000 / 12) = 258."""
 OFFERS = 10_000
+SEALED_BYTES = 2**18
+"""What a signed envelope holds at most."""
 GROWTH_MB = 60.0
 """What the coordinator may take beside its peak so far; a model of 3.2 MB and its digests lie in it several times."""
 
@@ -123,7 +125,8 @@ def many_offers(attack: Attack) -> str:
     invite, foe = attack.foe.join(attack.last), attack.foe
     offer = foe.offer(invite, attack.honest(attack.last), attack.spec)
     ids = (f"{attack.rng.getrandbits(256):064x}" for _ in range(OFFERS))
-    foe.flood(Kind.DEV_SAY, [encode(replace(offer, update=replace(offer.update, id=name))) for name in ids])
+    offers = (replace(offer, update=replace(offer.update, id=name)) for name in ids)
+    foe.flood(Kind.DEV_SAY, [foe.seal(encode(offer)) for offer in offers])
     return "different updates in one round are too many"
 
 
@@ -133,7 +136,13 @@ def bombs(attack: Attack) -> str:
     payloads = hostile.bombs()
     assert not any(map(hostile.is_message, payloads))
     for kind in (Kind.DEV_SAY, Kind.DEV_UP, Kind.DEV_STATUS):
-        attack.until_logged(rf"topic=\S+{kind.value[3:]} not a valid", lambda k=kind: attack.foe.flood(k, payloads))  # type: ignore[misc]
+        words = rf"topic=\S+{kind.value[3:]} (not a valid|{attack.foe.device} does not sign)"
+        attack.until_logged(words, lambda k=kind: attack.foe.flood(k, payloads))  # type: ignore[misc]
+    if attack.arena.signing:
+        small = [payload for payload in payloads if len(payload) <= SEALED_BYTES]
+        attack.until_logged(
+            r"topic=\S+say not a valid", lambda: attack.foe.flood(Kind.DEV_SAY, [attack.foe.seal(p) for p in small])
+        )
     attack.foe.give_up(attack.last)
     return "gives up"
 
@@ -161,7 +170,7 @@ def hostile_device(arena: Arena, rng: random.Random) -> Outcome:
             ended = time.time()
             closed = trial.finish(must_count=set(DEVICES) - {device})
     finally:
-        arena.processes[device].send(signal.SIGCONT)
+        _wake(arena, device)
     if attack is many_offers:
         arena.proxy.reset(device)  # what it has missed behind thousands of refusals it is told anew
     last = trial.first + trial.rounds - 1
@@ -173,6 +182,15 @@ def hostile_device(arena: Arena, rng: random.Random) -> Outcome:
         raise NotSurvivedError(f"the coordinator took {grown:.0f} MB more")
     note = f"{attack.__name__.replace('_', ' ')}: {said[device]}; {grown:.0f} MB"
     return Outcome(max(closed - ended, 0.0), arena.proxy.tally.resent_bytes, note)
+
+
+def _wake(arena: Arena, device: str) -> None:
+    """Let the honest process go on; where it signs, whoever had its keys has said more than it, so it begins anew."""
+    if arena.signing:
+        arena.processes.pop(device).kill()
+        arena.start_device(device)
+    else:
+        arena.processes[device].send(signal.SIGCONT)
 
 
 ROWS = (

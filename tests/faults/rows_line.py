@@ -4,7 +4,7 @@ import random
 import time
 from collections.abc import Sequence
 
-from common.messages import DeviceStatus, decode_story
+from common.messages import DeviceStatus, decode_story, unsigned
 from common.topics import Kind
 from tests.faults.arena import DEVICES, Arena, NotSurvivedError, Setup
 from tests.faults.passing import CONTROL, COORDINATOR, Match, Passing, Watch, Way, carries
@@ -175,7 +175,7 @@ def late_will(arena: Arena, rng: random.Random) -> Outcome:
 def _is_will_of(passing: Passing, party: str) -> bool:
     if (passing.party, passing.way, passing.kind) != (COORDINATOR, Way.DOWN, Kind.DEV_STATUS):
         return False
-    status = decode_story(passing.publish.payload, DeviceStatus)
+    status = decode_story(unsigned(passing.publish.payload)[0], DeviceStatus)
     return (status.device, status.state) == (party, "offline")
 
 

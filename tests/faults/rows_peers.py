@@ -1,30 +1,21 @@
-"""Rows 8 and 11: chunks that are not what they claim to be, and two processes with one device id."""
+"""Row 8: chunks that are not what they claim to be."""
 
 import random
 import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
-import yaml
 from msgspec.structs import replace
 
-from common.errors import ConfigError, WorkError
 from common.messages import Chunk, decode, encode
 from common.topics import Kind
-from coordinator.rehearsal.federation import Process
 from tests.faults import packets
 from tests.faults.arena import DEVICES, Arena, NotSurvivedError
 from tests.faults.passing import COORDINATOR, Passing, Way, carries
 from tests.faults.row import Outcome, Row
-from tests.faults.rows_line import await_
 
 REFUSED = r"refused=\d+ topic=fedpi-wire\S+ .*(digest|wrong place or length|not a valid message)"
-ENDED_S = 20.0
-
-
-# ---- 8: false chunks ----------------------------------------------------------------------------
 
 
 def _flipped(data: bytes, rng: random.Random) -> bytes:
@@ -83,54 +74,6 @@ def false_chunks(arena: Arena, rng: random.Random) -> Outcome:
     return Outcome(max(closed - forger.last_at, 0.0), arena.proxy.tally.resent_bytes, note)
 
 
-# ---- 11: two processes with one device id -------------------------------------------------------
-
-
-def two_of_one_name(arena: Arena, rng: random.Random) -> Outcome:
-    """Start a second process of a device, as from a copy of its card, before a round or in it."""
-    device, is_in_round = rng.choice(DEVICES), rng.random() < 0.5
-    moment = rng.choice([(Kind.DEV_CMD, Way.DOWN, 1), (Kind.DEV_UP, Way.UP, rng.randint(1, 90))])
-    begin = arena.proxy.watch(carries(moment[0], moment[1], device), moment[2])
-    before, old = arena.log_sizes(), arena.processes.pop(device)
-    trial = arena.open() if is_in_round else None
-    if is_in_round:
-        await_(begin, f"a moment of {device}")
-    arena.processes[device] = _start_twin(arena, device)
-    if trial is None:
-        time.sleep(rng.uniform(0.0, 1.5))
-        trial = arena.open()
-    try:
-        arena.until(lambda: _has_ended(old), f"the older {device} to end", ENDED_S)
-    finally:
-        old.kill()
-    ended = time.time()
-    closed = trial.finish()
-    if f"another process speaks as {device}, so this one ends" not in arena.logged(device, before):
-        raise NotSurvivedError(f"nobody told the operator that {device} runs twice")
-    arena.processes.pop(device).stop()
-    arena.start_device(device)
-    return Outcome(max(closed - ended, 0.0), arena.proxy.tally.resent_bytes, f"{device}; the newer one went on")
-
-
-def _start_twin(arena: Arena, device: str) -> Process:
-    """Start a device of the same name and data, with a state folder of its own."""
-    name = f"{device}-twin"
-    options = yaml.safe_load(arena.config(device).read_text())
-    config: Path = arena.config(name)
-    config.write_text(yaml.safe_dump({**options, "state": str(arena.folder / name)}))
-    return Process(name, ["-m", "device", "run", "--config", str(config)], arena.folder / "logs" / f"{name}.log")
-
-
-def _has_ended(process: Process) -> bool:
-    try:
-        process.check()
-    except WorkError as error:
-        if f"exit code {ConfigError.exit_code}:" not in str(error):
-            raise
-        return True
-    return False
-
-
 ROWS = (
     Row(
         number=8,
@@ -139,13 +82,5 @@ ROWS = (
         holds="refused, asked again, counted",
         inject=false_chunks,
         short_seeds=(0, 1),
-    ),
-    Row(
-        number=11,
-        fault="two processes with one device id",
-        how="two devices",
-        holds="no livelock; the newer wins; operator told",
-        inject=two_of_one_name,
-        expects=(r"another process speaks as", r"round=\d+ refused: "),
     ),
 )

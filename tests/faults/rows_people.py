@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 
-from common.messages import Accept, Say, decode
+from common.messages import Accept
 from common.topics import Kind
 from tests.faults.arena import DEVICES, Arena, NotSurvivedError, Setup
 from tests.faults.passing import Passing, Way, carries
@@ -104,8 +104,7 @@ def _is_told(logged: str) -> bool:
 
 
 def _is_acceptance(passing: Passing, device: str) -> bool:
-    is_said = carries(Kind.DEV_SAY, Way.UP, device)(passing)
-    return is_said and isinstance(decode(passing.publish.payload, Say), Accept)
+    return carries(Kind.DEV_SAY, Way.UP, device)(passing) and isinstance(passing.message, Accept)
 
 
 # ---- 23: coming and going ---------------------------------------------------------------------

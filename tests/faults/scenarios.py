@@ -1,17 +1,16 @@
 """What else happens in a round while a fault befalls it: who is silent, absent or refused."""
 
-from collections.abc import Callable, Iterator
+import random
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeAlias
 
-from common import topics
-from common.messages import CheckIn, Invite, Say, decode
-from common.messages import Command as WireCommand
+from common.messages import CheckIn, Invite
 from common.topics import Kind
 from tests.faults import victims
 from tests.faults.arena import DEVICES, Arena, Trial
 from tests.faults.launcher import Fault
-from tests.faults.passing import COORDINATOR, Passing, Way, carries
+from tests.faults.passing import COORDINATOR, Match, Passing, Watch, Way, carries
 
 DEAF = DEVICES[:3]
 """Those that a scenario keeps out: one of them leaves enough for a round, three do not."""
@@ -124,6 +123,20 @@ def govern(arena: Arena, **rules: float) -> None:
         arena.settle()
 
 
+def moment_of(arena: Arena, rng: random.Random) -> Watch:
+    """Watch for one of the messages that every round has."""
+    chunks = arena.setup.model_bytes // arena.setup.chunk_bytes * len(DEVICES)
+    moments: Sequence[tuple[Match, int]] = (
+        (carries(Kind.COORD_ROUND, Way.UP), 2),
+        (carries(Kind.DEV_SAY, Way.UP), len(DEVICES)),
+        (carries(Kind.DEV_CMD, Way.UP), len(DEVICES)),
+        (carries(Kind.DEV_UP, Way.UP), chunks),
+        (carries(Kind.DEV_UP, Way.DOWN), chunks - 1),
+    )
+    match, most = rng.choice(moments)
+    return arena.proxy.watch(match, rng.randint(1, most))
+
+
 def _lose(arena: Arena, kind: type[CheckIn | Invite], devices: tuple[str, ...], times: int = 1_000_000) -> None:
     """Let the broker lose messages of a kind that devices say or are told, the first `times` of them."""
     left = [times]
@@ -138,10 +151,5 @@ def _lose(arena: Arena, kind: type[CheckIn | Invite], devices: tuple[str, ...], 
 
 
 def _is(passing: Passing, kind: type[CheckIn | Invite], devices: tuple[str, ...]) -> bool:
-    if passing.kind is Kind.DEV_SAY:
-        message: Say | WireCommand = decode(passing.publish.payload, Say)
-    elif passing.kind is Kind.DEV_CMD:
-        message = decode(passing.publish.payload, WireCommand)
-    else:
-        return False
-    return isinstance(message, kind) and topics.parse(passing.publish.topic).device in devices
+    message = passing.message if passing.kind in {Kind.DEV_SAY, Kind.DEV_CMD} else None
+    return isinstance(message, kind) and message.device in devices

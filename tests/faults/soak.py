@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -46,12 +47,12 @@ class Soak(msgspec.Struct, frozen=True, kw_only=True):
     processes: tuple[Growth, ...]
 
 
-def soak(folder: Path, rounds: int = ROUNDS, tell: Callable[[str], object] = print) -> Soak:
+def soak(folder: Path, rounds: int = ROUNDS, tell: Callable[[str], object] = print, *, is_signed: bool = False) -> Soak:
     """Run rounds, each held against the oracle, and look at every process after each of them.
 
     Raises NotSurvivedError where a round is not what it must be.
     """
-    arena = Arena(folder / "soak", SOAK)
+    arena = Arena(folder / "soak", replace(SOAK, is_signed=is_signed))
     seen: dict[str, list[Sample]] = {}
     try:
         arena.begin()

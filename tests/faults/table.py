@@ -11,6 +11,9 @@ from tests.faults import (
     rows_machine,
     rows_peers,
     rows_people,
+    rows_restore,
+    rows_rivals,
+    rows_twins,
 )
 from tests.faults.row import Row
 
@@ -23,6 +26,9 @@ _ALL = (
     *rows_crashes.ROWS,
     *rows_machine.ROWS,
     *rows_people.ROWS,
+    *rows_restore.ROWS,
+    *rows_rivals.ROWS,
+    *rows_twins.ROWS,
 )
 ROWS: dict[int, Row] = {row.number: row for row in sorted(_ALL, key=lambda row: row.number)}
 
