@@ -44,6 +44,10 @@ class RivalWatch:
         """Whether another coordinator runs as well."""
         return self._rivals.is_met
 
+    def has_listened(self, now: float) -> bool:
+        """Whether it is known by now that no other coordinator answers, or there is no broker by which to ask."""
+        return self._rivals.has_listened(now)
+
     def may_open(self, now: float) -> bool:
         """Whether a round may be opened."""
         return self._rivals.may_open(now)

@@ -72,10 +72,13 @@ class Rivals:
         """Whether the broker has not carried a question on this connection."""
         return self.connected_at is not None and self.quiet_since is None
 
+    def has_listened(self, now: float) -> bool:
+        """Whether it is known by now that no other one answers, or there is no broker by which to ask."""
+        return self.may_speak or (self.connected_at is None and now - self.began >= ALONE_S)
+
     def may_open(self, now: float) -> bool:
         """Whether a round may be opened."""
-        is_alone = self.connected_at is None and now - self.began >= ALONE_S
-        return not self.is_met and (self.may_speak or is_alone)
+        return not self.is_met and self.has_listened(now)
 
     def is_due(self, now: float) -> bool:
         """Whether it is time for a question."""

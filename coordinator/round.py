@@ -51,12 +51,17 @@ def resume(round_: Round, now: float, lost: frozenset[str] = frozenset()) -> Ste
     round waits for them again.
     """
     members = tuple(
-        msgspec.structs.replace(m, advanced_at=now, standing=Standing.INVITED if m.device in lost else m.standing)
-        for m in round_.members
+        msgspec.structs.replace(m, standing=Standing.INVITED) if m.device in lost else m for m in round_.members
     )
     phase = Phase.REPORTING if lost and round_.phase is Phase.AGGREGATING else round_.phase
-    resumed = msgspec.structs.replace(round_, phase=phase, phase_since=now, members=members)
+    resumed = wait_anew(msgspec.structs.replace(round_, phase=phase, members=members), now)
     return resumed, (Announce(), Aggregate()) if phase is Phase.AGGREGATING else (Announce(),)
+
+
+def wait_anew(round_: Round, now: float) -> Round:
+    """Begin to wait for devices: until now they could not be heard."""
+    members = tuple(msgspec.structs.replace(m, advanced_at=now) for m in round_.members)
+    return msgspec.structs.replace(round_, phase_since=now, members=members)
 
 
 def step(round_: Round, event: Event, now: float) -> Step:  # noqa: C901, PLR0911 - one line an event, the table itself

@@ -149,7 +149,7 @@ class Service:
             log.warning("%s", told)
         for event in self._reception.revoked():
             self._apply(event, now)
-        if self._round is not None:
+        if self._round is not None and self._rivals.has_listened(now):
             self._step(Tick(), now)
         self._forgetting.look()
         self._poll_runs(now)
@@ -223,6 +223,7 @@ class Service:
         could_speak = self._rivals.may_speak
         is_news = self._rivals.tick(now)
         if self._rivals.may_speak and not could_speak:
+            self._round = self._round and rounds.wait_anew(self._round, now)
             for link in ("bulk", "control"):  # what is said on control draws answers on both
                 self._begin_to_hear(link)
         elif is_news:

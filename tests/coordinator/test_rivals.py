@@ -75,8 +75,10 @@ def test_one_that_hears_nobody_runs_after_a_short_silence(room: Room) -> None:
     room.start("a")
     room.run(SILENCE_S - STEP_S)
     assert not room.state("a").may_speak
+    assert not room.state("a").has_listened(room.now)
     room.run(3 * STEP_S)
     assert room.state("a").may_speak
+    assert room.state("a").has_listened(room.now)
     assert room.state("a").may_open(room.now)
 
 

@@ -28,7 +28,7 @@ from coordinator.events import (
     Tell,
     Tick,
 )
-from coordinator.round import deadline, resume, step
+from coordinator.round import deadline, resume, step, wait_anew
 from coordinator.round_state import Phase, Round, Standing
 from tests.rounds import GENERATION, digest, open_round
 
@@ -268,6 +268,13 @@ def test_waiting_begins_anew_after_a_restart() -> None:
     resumed, commands = resume(saved(run.state), 7.0)
     assert commands == (Announce(),)
     assert deadline(resumed) == 1007.0
+
+
+def test_waiting_begins_anew_when_devices_can_be_heard() -> None:
+    run = reporting()
+    run.take(Offered(offer=offer("a")), after_s=900.0)
+    assert deadline(wait_anew(run.state, 2000.0)) == 3000.0
+    assert wait_anew(run.state, 2000.0).standing(Standing.DELIVERING)[0].advanced_at == 2000.0
 
 
 @pytest.mark.parametrize("reporters", [("a",), DEVICES])

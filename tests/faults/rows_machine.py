@@ -197,7 +197,7 @@ ROWS = (
         setup=DISK,
         expects=(
             r"waits for room: ",
-            r"no room for blob",
+            r"cannot keep blob",
             r"training failed: .*No space left",
             r"is not durable yet",
             r"cannot fetch blob",
