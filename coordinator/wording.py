@@ -15,7 +15,7 @@ GOOD = frozenset({"online", "reported", "committed"})
 BAD = frozenset({"offline", "declined", "failed", "refused", "missing", "void"})
 UNTIL_CLOSE = {
     "invited": "had not answered its invitation when the round closed",
-    "accepted": "had not finished its training when the round closed",
+    "accepted": "sent no update before the round closed",
     "delivering": "had not delivered all of its update when the round closed",
 }
 """Why a device is missing, by its standing when the round closed."""

@@ -123,7 +123,7 @@ def test_void_rounds_are_named_with_the_devices_to_blame(journal: Store, play: P
     assert raised.value.exit_code == 70
     assert str(raised.value) == (
         "1 of 2 rounds void: round 2: 1 of 4 invited devices reported; 2 are needed (rpi2 failed: out of memory; "
-        "rpi3, rpi4 missing: had not finished its training when the round closed)"
+        "rpi3, rpi4 missing: sent no update before the round closed)"
     )
 
 

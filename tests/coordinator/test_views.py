@@ -43,7 +43,7 @@ def test_void_round_tells_why_and_what_became_of_each_device(journal: Store, pla
     assert [(entry.device, entry.standing, entry.reason) for entry in view.ledger] == [
         ("rpi1", "reported", ""),
         ("rpi2", "failed", "out of memory"),
-        ("rpi3", "missing", "had not finished its training when the round closed"),
+        ("rpi3", "missing", "sent no update before the round closed"),
     ]
 
 

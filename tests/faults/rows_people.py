@@ -100,7 +100,7 @@ def stragglers(arena: Arena, rng: random.Random) -> Outcome:
 
 def _is_told(logged: str) -> bool:
     """Whether a device heard that its update came too late: in answer to its Offer, or before in the round's Result."""
-    return "this update came too late" in logged or "did not count: had not finished its training" in logged
+    return "this update came too late" in logged or "did not count: sent no update" in logged
 
 
 def _is_acceptance(passing: Passing, device: str) -> bool:
