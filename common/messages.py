@@ -21,7 +21,8 @@ DeviceId = Annotated[str, msgspec.Meta(pattern=topics.NAME_PATTERN, max_length=3
 BlobId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z", max_length=64)]
 Token = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{1,32}\Z", max_length=32)]
 Text = Annotated[str, msgspec.Meta(max_length=500)]
-Label = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+MAX_LABEL = 100
+Label = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_LABEL)]
 Number = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 Positive = Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
 """Integers that every language's numbers hold exactly."""
@@ -30,7 +31,8 @@ FIGURE_MAX = 1e30
 Figure = Annotated[float, msgspec.Meta(ge=-FIGURE_MAX, le=FIGURE_MAX)]
 """Neither infinite nor not-a-number, so that JSON can carry it and a mean of many stays finite."""
 Ability = Annotated[str, msgspec.Meta(min_length=1, max_length=120)]
-Abilities = Annotated[tuple[Ability, ...], msgspec.Meta(max_length=64)]
+MAX_ABILITIES = 64
+Abilities = Annotated[tuple[Ability, ...], msgspec.Meta(max_length=MAX_ABILITIES)]
 MAX_METRICS = 64
 Metrics = Annotated[dict[Label, Figure], msgspec.Meta(max_length=MAX_METRICS)]
 Signature = Annotated[str, msgspec.Meta(max_length=200)]

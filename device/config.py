@@ -1,5 +1,6 @@
 """The device's configuration file."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,8 +17,14 @@ from common.config import (
     TransferConfig,
     load,
 )
-from common.messages import DeviceId
+from common.errors import ConfigError
+from common.limits import CHUNK_LEAST
+from common.messages import MAX_ABILITIES, MAX_LABEL, DeviceId
+from common.plan import abilities
 from common.python import extend_path
+
+MAX_NAMES = CHUNK_LEAST // 2
+"""Bytes of the names of all models of one's own: a Hello names each of them, and must fit any broker's packets."""
 
 
 class TrainerConfig(Config, frozen=True):
@@ -91,4 +98,24 @@ def read_config(path: Path) -> DeviceConfig:
     """Read and check the file; raises ConfigError."""
     config = load(path, DeviceConfig)
     extend_path(config.python_path)
+    _check_models(path, config.models)
     return config
+
+
+def _check_models(path: Path, models: Mapping[str, str]) -> None:
+    """Raise ConfigError for models of one's own that no plan can name, or no Hello."""
+    for name in models:
+        if not (0 < len(name) <= MAX_LABEL and name.isprintable()):
+            raise ConfigError(
+                f"{path}: models: the name {name[:40]!r} has {len(name)} characters; a coordinator can name a model by"
+                f" 1 to {MAX_LABEL} printable ones: rename it here and there"
+            )
+    room = MAX_ABILITIES - len(abilities(()))
+    if len(models) > room:
+        raise ConfigError(f"{path}: models: there are {len(models)}; a device can offer {room}: drop some")
+    size = sum(len(name.encode()) for name in models)
+    if size > MAX_NAMES:
+        raise ConfigError(
+            f"{path}: models: the names have {size} bytes together, {MAX_NAMES} at most are sent to a coordinator:"
+            " shorten them here and there, or drop what no round names"
+        )
