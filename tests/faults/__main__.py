@@ -3,7 +3,7 @@
 import shutil
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -48,10 +48,12 @@ def main(  # noqa: PLR0917 - one an option
     """Inject faults into federations of real processes and hold every round against the undisturbed one.
 
     `soak` runs 200 rounds and looks at what grows, `plants` shows that planted bugs are found, `document` writes the
-    figures of the last table into docs/faults.md: of the signed ones with --signed.
+    figures of the last tables, signed and not, into docs/faults.md.
     """
     from tests.faults.table import ROWS
 
+    if what == "document":
+        raise SystemExit(_document(FOLDERS.values() if folder is None else [folder]))
     folder = folder or FOLDERS[signed]
     if what == "table":
         chosen = numbers.split(",") if numbers else list(map(str, ROWS))
@@ -63,7 +65,7 @@ def main(  # noqa: PLR0917 - one an option
         raise SystemExit(_tabulate(folder, _Run(rows, seeds, asked.split(","), is_whole, signed), lanes))
     if what == "soak":
         raise SystemExit(_endure(folder, is_signed=signed))
-    raise SystemExit({"plants": _plant, "document": _document}[what](folder))
+    raise SystemExit(_plant(folder))
 
 
 class _Run(NamedTuple):
@@ -133,13 +135,15 @@ def _write(path: Path, found: msgspec.Struct) -> None:
     path.write_bytes(msgspec.json.format(msgspec.json.encode(found)))
 
 
-def _document(folder: Path) -> int:
-    """Write the last report's figures into the documentation; returns the exit code."""
+def _document(folders: Iterable[Path]) -> int:
+    """Write the figures of the last reports, as far as there are any, into the documentation; returns the exit code."""
     from tests.faults import document
     from tests.faults.report import Report
 
-    document.write(PAGE, msgspec.json.decode((folder / REPORT).read_bytes(), type=Report))
-    console().print(f"wrote the figures of {folder / REPORT} into {PAGE}")
+    for path in (folder / REPORT for folder in folders):
+        if path.exists():
+            document.write(PAGE, msgspec.json.decode(path.read_bytes(), type=Report))
+            console().print(f"wrote the figures of {path} into {PAGE}")
     return 0
 
 

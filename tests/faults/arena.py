@@ -146,6 +146,7 @@ class Arena(Federation):
             "model": {"name": "numpy", "options": options},
             "training": {"seed": SEED, "epochs": 1, "evaluate": False},
             "transfer": setup.transfer,
+            **self._signing(COORDINATOR),
             "round": {
                 "goal": len(self.examples),
                 "minimum": setup.minimum,
@@ -204,6 +205,7 @@ class Arena(Federation):
                 *(f"{device} online" for device in self.examples if states.get(device) != "online"),
                 *(f"the model at {device}" for device in self.examples if not self.has_model(device, model)),
                 *(["the end of the run"] if self.store.active_run() else []),
+                *([] if self.proxy.is_served() else ["a coordinator that serves"]),
             ]
 
         self.until(lambda: not missing(), lambda: f"everything in order; missing: {', '.join(missing())}")

@@ -182,6 +182,7 @@ def inject(arena: Arena, row: Row, seed: int) -> Injection:
         note=outcome.note,
         seconds=time.time() - began,
         replay=_replay(row, seed),
+        is_signed=row.setup.is_signed,
     )
 
 
@@ -205,6 +206,7 @@ def _none(row: Row, seed: int) -> Injection:
         note="",
         seconds=0.0,
         replay=_replay(row, seed),
+        is_signed=row.setup.is_signed,
     )
 
 

@@ -15,6 +15,7 @@ from common.errors import PeerError
 from common.messages import (
     CheckIn,
     Chunk,
+    CoordinatorStatus,
     DeviceStatus,
     Failed,
     Hello,
@@ -55,12 +56,15 @@ class Hostile:
         self._signer = Signer(keys, next_epoch(arena.folder / device / "epoch") if keys else 0)
         self._blobs: dict[str, tuple[Layout, bytes, bytes]] = {}
         self._generation = "0"
+        self._epoch = "0"
+        """The coordinator's: who signs is not heard before it has named it."""
         self._nonce = ""
         """The frozen process's, so that it is not told of another."""
 
     def __enter__(self) -> Self:
         self._connection.__enter__()
         self._connection.subscribe(self._topic(Kind.DEV_CMD))
+        self._connection.subscribe(self._topic(Kind.COORD_STATUS))
         self._connection.subscribe(self._topic(Kind.COORD_ROUND))
         self._connection.subscribe(self._topic(Kind.DEV_STATUS))
         return self
@@ -125,12 +129,15 @@ class Hostile:
             if now >= again:
                 again = now + AGAIN_S * (1 if isinstance(message, CheckIn) else 20)
                 if isinstance(message, CheckIn) and self._nonce:
-                    self.say(Hello(device=self.device, nonce=self._nonce))
+                    self.say(Hello(device=self.device, nonce=self._nonce, epoch=self._epoch))
                 self.say(message)
             if (heard := self._connection.receive(AGAIN_S)) is None:
                 continue
             if heard.topic == self._topic(Kind.COORD_ROUND):
                 self._generation = decode_story(unsigned(heard.payload)[0], RoundStatus).generation
+                continue
+            if heard.topic == self._topic(Kind.COORD_STATUS):
+                self._epoch = decode_story(unsigned(heard.payload)[0], CoordinatorStatus).epoch
                 continue
             if heard.topic == self._topic(Kind.DEV_STATUS):
                 self._nonce = decode_story(unsigned(heard.payload)[0], DeviceStatus).nonce

@@ -17,6 +17,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from common.topics import Kind
 from tests.faults import packets
 from tests.faults.passing import Cut, Match, Meddler, Passing, Tally, Watch, Way, whose
 
@@ -49,6 +50,7 @@ class _Session:
     queues: dict[Way, asyncio.Queue[tuple[float, bytes] | None]] = field(default_factory=dict)
     is_up: bool = False
     is_abandoned: bool = False
+    has_stated: bool = False  # the coordinator, on it, that it is here
 
     @property
     def party(self) -> str:
@@ -101,6 +103,10 @@ class Proxy:
     def connected(self) -> set[tuple[str, str]]:
         """Return party and link of every connection that the broker has accepted and that lives."""
         return {(s.party, s.link) for s in list(self._sessions) if s.is_up and not s.is_abandoned}
+
+    def is_served(self) -> bool:
+        """Whether a coordinator that lives has said so on its connection: before, it looks for another one."""
+        return any(s.has_stated and s.is_up and not s.is_abandoned for s in list(self._sessions))
 
     # ---- faults -------------------------------------------------------------------------------
 
@@ -281,6 +287,7 @@ class Proxy:
             return
         publish = packets.parse_publish(packet, is_v5=session.is_v5)
         passing = Passing(session.party, session.link, way, publish)
+        session.has_stated |= way is Way.UP and passing.kind is Kind.COORD_STATUS
         self.tally.count(passing)
         for watch in list(self._watches):
             if watch.look(passing) and isinstance(watch, Cut):

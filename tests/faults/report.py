@@ -32,6 +32,8 @@ class Injection(msgspec.Struct, frozen=True, kw_only=True):
     replay: str
     skipped: str = ""
     """Why it was not made; it is neither survived nor not."""
+    is_signed: bool = False
+    """Whether coordinator and devices signed."""
 
     @property
     def sentence(self) -> str:

@@ -13,14 +13,14 @@ from broker.connection import Message
 from common.messages import Receipt
 from common.topics import Kind
 from tests.faults import victims
-from tests.faults.arena import DEVICES, SEED, WAIT_S, Arena, NotSurvivedError, Trial
+from tests.faults.arena import DEVICES, SEED, UNHURRIED_S, WAIT_S, Arena, NotSurvivedError, Trial
 from tests.faults.copies import SERVES, await_words
 from tests.faults.launcher import Fault
 from tests.faults.passing import COORDINATOR, Passing, Way, carries
 from tests.faults.recorder import Recorder, everything, kinds_of, say_again, wire, without_second_hellos
 from tests.faults.row import Outcome, Row
 from tests.faults.rows_line import await_
-from tests.faults.scenarios import moment_of
+from tests.faults.scenarios import govern, moment_of
 
 LOST_SEED = 12
 
@@ -99,6 +99,7 @@ def said_again(arena: Arena, rng: random.Random) -> Outcome:
     One device still holds its update of the lost round: it ended when it had offered it, or when it was about to
     delete it.
     """
+    govern(arena, selection_s=UNHURRIED_S)  # the round waits for the one that holds an update
     holder, is_lost_open, is_selecting = rng.choice(DEVICES), arena.seed % 2 == 0, arena.seed // 2 % 2 == 0
     recorded = _lose_a_round(arena, holder, "say Offer after" if is_lost_open else "drop_update before")
     if not _holds_an_update(arena, holder):

@@ -1,5 +1,6 @@
 """The short table of faults: one or two injections a row, over all rows at once."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from tests.faults.table import ROWS
 
 pytestmark = pytest.mark.system
 
+SIGNED = (21, 25, 26, 27)
+"""Rows that are injected once more with signed messages: those in which somebody says what is not his to say."""
 OTHERS = [kind for kind in brokers.KINDS if kind != "mosquitto"]
 """`make faults` installs those that are missing."""
 
@@ -19,7 +22,12 @@ def injections(tmp_path_factory: pytest.TempPathFactory) -> list[Injection]:
     """Every row's short seeds, injected; an undisturbed round that differs from the oracle's raises here."""
     folder: Path = tmp_path_factory.mktemp("faults")
     rows, present = list(ROWS.values()), [kind for kind in OTHERS if not brokers.absence(kind)]
-    units = [*campaign.units(rows, None, folder), *campaign.matrix(present, rows, None, folder)]
+    signed = campaign.units([ROWS[number] for number in SIGNED], None, folder / "signed")
+    units = [
+        *campaign.units(rows, None, folder),
+        *campaign.matrix(present, rows, None, folder),
+        *(replace(unit, is_signed=True) for unit in signed),
+    ]
     return [injection for found in campaign.run(units) for injection in found.injections]
 
 
@@ -30,11 +38,20 @@ def check(injections: list[Injection]) -> None:
         pytest.skip(skipped)
 
 
+def of(injections: list[Injection], number: int, *, is_signed: bool) -> list[Injection]:
+    mine = [i for i in injections if (i.row, i.broker, i.is_signed) == (number, "mosquitto", is_signed)]
+    assert tuple(injection.seed for injection in mine) == ROWS[number].short_seeds
+    return mine
+
+
 @pytest.mark.parametrize("number", ROWS)
 def test_fault_is_survived(injections: list[Injection], number: int) -> None:
-    mine = [injection for injection in injections if injection.row == number and injection.broker == "mosquitto"]
-    assert tuple(injection.seed for injection in mine) == ROWS[number].short_seeds
-    check(mine)
+    check(of(injections, number, is_signed=False))
+
+
+@pytest.mark.parametrize("number", SIGNED)
+def test_fault_is_survived_where_messages_are_signed(injections: list[Injection], number: int) -> None:
+    check(of(injections, number, is_signed=True))
 
 
 @pytest.mark.parametrize("kind", OTHERS)

@@ -4,10 +4,12 @@ import io
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 from rich.console import Console
 
 from tests.faults import brokers, campaign
+from tests.faults.__main__ import FOLDERS
 from tests.faults.document import write
 from tests.faults.report import FAILED, MISSING, Injection, Report, exit_code, summarise, table_of
 from tests.faults.table import ROWS
@@ -70,6 +72,27 @@ def test_the_page_says_what_was_skipped(tmp_path: Path) -> None:
     write(page, report(injection(0, survived=False, skipped=ABSENT), injection(1)))
     assert f"Not injected: {ABSENT}." in page.read_text()
     assert "| 1 | 1, 1 skipped |" in page.read_text()
+
+
+def test_the_signed_table_has_a_place_and_a_report_of_its_own(tmp_path: Path) -> None:
+    page, plain, signed = (
+        tmp_path / "faults.md",
+        "<!-- figures: make faults -->",
+        "<!-- figures: make faults SIGNED=1 -->",
+    )
+    page.write_text("".join(f"{mark}\nold\n<!-- end of figures -->\n" for mark in (plain, signed)))
+    write(page, msgspec.structs.replace(report(injection(0)), is_signed=True))
+    before, _, after = page.read_text().partition(signed)
+    assert ("old" in before, "| 16 | " in before, "old" in after, "| 16 | " in after) == (True, False, False, True)
+    assert len(set(FOLDERS.values())) == len(FOLDERS)
+
+
+def test_a_signed_injection_is_replayed_signed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    found = campaign.run_unit(campaign.Unit(((18, (3,)),), tmp_path, is_signed=True))
+    assert [(i.is_signed, i.replay) for i in found.injections] == [
+        (True, "make faults ROWS=18 SEED=3 INJECTIONS=1 SIGNED=1")
+    ]
 
 
 def test_a_broker_that_cannot_be_had_skips_its_injection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
