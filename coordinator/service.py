@@ -315,11 +315,10 @@ class Service:
         self._run = run
         number = self._store.last_round() + 1
         self._voice.published_bytes = self._bytes_up = 0
-        config = self._config
-        plan = config.plan(number, self._voice.epoch, self._stock.model())
-        opened = rounds.begin(plan, config.round, config.method(self._stock.moments(self._aggregator)), now)
+        plan = self._config.plan(number, self._voice.epoch, self._stock.model())
+        method = self._config.method(self._stock.moments(self._aggregator))
         log.info("round=%d opened run=%d generation=%s", number, run.run, plan.generation)
-        self._enter(None, *opened)
+        self._enter(None, *rounds.begin(plan, self._config.round, method, now))
 
     # ---- models -----------------------------------------------------------------------------
 
