@@ -105,6 +105,8 @@ def test_a_command_and_an_option_that_are_mentioned_exist(path: Path) -> None:
         "--cafile",
         "--cert",
         "--key",
+        "--no-deps",
+        "--wheel-dir",
     }
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= known | foreign
 

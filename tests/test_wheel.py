@@ -1,24 +1,17 @@
 """The wheel: what is in it, and what an environment has into which it is installed."""
 
 import json
-import shutil
-import subprocess
-import sys
-import sysconfig
 import zipfile
 from pathlib import Path
 
 import pytest
 
 import fedpi
+from tests.wheels import DATA, ROOT, build, copy_sources, install, run
 
-ROOT = Path(__file__).resolve().parents[1]
-DATA = ("config", "systemd")
+pytestmark = pytest.mark.process
+
 SHARE = "fedpi-0.2.0.data/data/share/fedpi"
-
-
-def run(*words: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
 
 
 def sources(*folders: str) -> set[str]:
@@ -28,30 +21,15 @@ def sources(*folders: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy: building leaves files behind."""
     folder = tmp_path_factory.mktemp("wheel")
-    for name in (*fedpi.PACKAGES, *DATA):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("fedpi.py", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy2(ROOT / name, folder)
-    words = ("--no-deps", "--no-build-isolation", "--quiet", "--disable-pip-version-check", "--wheel-dir", folder)
-    done = run(sys.executable, "-m", "pip", "wheel", *words, folder, folder=folder)
-    assert done.returncode == 0, done.stderr
-    (path,) = folder.glob("*.whl")
-    return path
+    copy_sources(folder)
+    return build(folder)
 
 
 @pytest.fixture(scope="module")
 def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment with the wheel; what fedpi needs besides is that of the tests."""
-    folder = tmp_path_factory.mktemp("environment")
-    assert run(sys.executable, "-m", "venv", "--without-pip", folder, folder=folder).returncode == 0
-    ours = next(folder.glob("lib/python3*/site-packages"))
-    (ours / "needs.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    words = ("install", "--no-deps", "--no-index", "--quiet", "--disable-pip-version-check", wheel)
-    done = run(sys.executable, "-m", "pip", "--python", folder / "bin/python", *words, folder=folder)
-    assert done.returncode == 0, done.stderr
-    return folder
+    """A virtual environment with the wheel."""
+    return install(wheel, tmp_path_factory.mktemp("environment")).parents[1]
 
 
 def test_the_wheel_carries_the_packages_the_examples_and_nothing_else(wheel: Path) -> None:

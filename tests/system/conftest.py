@@ -92,7 +92,20 @@ class LiveFederation(Federation):
         devices: Mapping[str, Any] = NO_OPTIONS,
         **sections: Mapping[str, Any],
     ) -> Self:
-        """Start everything and wait until it is online.
+        """Start everything and wait until it is online: see `launch`."""
+        self.launch(broker, model, devices, **sections)
+        self.store = self.open_store(WAIT_S)
+        self.wait_for_devices(self.store, len(self.examples), WAIT_S)
+        return self
+
+    def launch(
+        self,
+        broker: str,
+        model: Mapping[str, Any] = NO_OPTIONS,
+        devices: Mapping[str, Any] = NO_OPTIONS,
+        **sections: Mapping[str, Any],
+    ) -> None:
+        """Start everything.
 
         `devices` are options of single devices, `sections` those of the coordinator: training, round, transfer.
         """
@@ -106,9 +119,6 @@ class LiveFederation(Federation):
         self.start_coordinator(self.options)
         for device in self.examples:
             self.add(device, **devices.get(device, NO_OPTIONS))
-        self.store = self.open_store(WAIT_S)
-        self.wait_for_devices(self.store, len(self.examples), WAIT_S)
-        return self
 
     def add(self, device: str, **options: Any) -> None:
         """Start a device for the first time."""
