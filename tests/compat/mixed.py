@@ -58,7 +58,7 @@ class MixedFederation(SecuredFederation):
         python = self.pythons.get("coordinator")
         if python is None:
             return super().cli(*command)
-        line = [str(python.with_name("fedpi-coordinator")), *command, "--config", str(self.config("coordinator"))]
+        line = [str(python), "-I", "-m", "coordinator", *command, "--config", str(self.config("coordinator"))]
         pipe = subprocess.PIPE
         return subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True)
 

@@ -30,7 +30,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Install:
         if version not in pythons:
             wheel = kept_wheels().get(version) or later_wheel(tmp_path_factory.mktemp("sources"))
             python = install(wheel, tmp_path_factory.mktemp("environment"))
-            said = run(python.with_name("fedpi-device"), "--version", folder=python.parent).stdout
+            said = run(python, "-I", "-m", "device", "--version", folder=python.parent).stdout
             assert said.split()[-1] == version
             pythons[version] = python
         return pythons[version]
