@@ -73,6 +73,8 @@ class Reception:
         self._told_at: dict[str, float] = {}
         """When that connection was told, in monotonic seconds."""
         self._twins = Twins()
+        self._unheard: dict[str, str] = {}
+        """The connection of a device that was refused as said before, while nobody had the device's name."""
         self._abilities: dict[str, frozenset[str]] = {}
         self._epoch = epoch
         self._greeted: set[str] = set()
@@ -165,7 +167,7 @@ class Reception:
 
     def _welcome(self, device: str, nonce: str) -> Takeover | None:
         """Take a connection for the device's present one; who held the name until now is told: it may still live."""
-        former = self._nonces.get(device)
+        former = self._nonces.get(device) or self._unheard.pop(device, None)
         if former is not None and self._twins.is_out(device, nonce, former):
             return self._tell(device, nonce, former)  # it is about to end
         self._nonces[device] = nonce
@@ -186,7 +188,10 @@ class Reception:
         if not isinstance(said, Hello | DeviceStatus) or getattr(said, "state", "online") == "offline":
             return None
         known = self._nonces.get(address.device)
-        if said.device != address.device or known in (None, said.nonce):
+        if said.device != address.device or known == said.nonce:
+            return None
+        if known is None:  # it may have come before the one that is heard
+            self._unheard[address.device] = said.nonce
             return None
         return self._tell(address.device, said.nonce, known)
 

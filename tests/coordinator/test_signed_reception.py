@@ -122,6 +122,24 @@ def test_a_second_process_with_a_devices_keys_is_told_whichever_of_the_two_signs
     assert reception.refused == 3
 
 
+def test_a_process_that_is_not_heard_is_told_of_the_one_that_comes_after_it(
+    reception: Reception, signing: SigningConfig
+) -> None:
+    """As of two machines that are switched on at once, when the one that is behind is connected first."""
+    before, behind, later = (Signer(signing, epoch=epoch) for epoch in (3, 1, 4))
+    where = topics.parse(SAY)
+    reception.admit(where, before.wire(SAY, HELLO), PLAN)
+    reception.admit(where, before.wire(SAY, encode(Bye(device="pi", nonce="ab"))), PLAN)
+    other = encode(Hello(device="pi", nonce="ef", epoch=EPOCH))
+    with pytest.raises(PeerError, match="replayed"):
+        reception.admit(where, behind.wire(SAY, other), PLAN)
+    told = Takeover(device="pi", nonce="ef", by="cd")
+    hello = encode(Hello(device="pi", nonce="cd", epoch=EPOCH))
+    assert reception.admit(where, later.wire(SAY, hello), PLAN).takeover == told
+    assert reception.admit(where, behind.wire(SAY, other), PLAN).takeover == told  # it lives: it answers, and ends
+    assert reception.admit(where, later.wire(SAY, hello), PLAN).takeover is None
+
+
 def test_what_a_present_or_a_dead_connection_said_is_answered_by_nothing_that_ends_it(
     reception: Reception, signing: SigningConfig
 ) -> None:

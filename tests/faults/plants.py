@@ -79,17 +79,17 @@ def skip_digest() -> None:
         module.digest_of = lambda *_: Anything()  # type: ignore[attr-defined]  # a bug, planted
 
 
-def same_generation() -> None:
-    """Give the rounds of every start the same generation."""
-    from coordinator.config import CoordinatorConfig
+def only_onwards() -> None:
+    """Let a device pass over what it is told of a round before the last one that it knows of."""
+    from device import session as sessions
 
-    plan = CoordinatorConfig.plan
+    pointed = sessions._pointed  # noqa: SLF001 - a test looks inside
 
-    def planned(self: CoordinatorConfig, number: int, generation: str, base: Any) -> Any:
-        del generation
-        return plan(self, number, "0a", base)
+    def pointing(session: Any, status: Any, now: float) -> Any:
+        is_earlier = session.pointer is not None and status.round < session.pointer.round
+        return (session, ()) if is_earlier else pointed(session, status, now)
 
-    CoordinatorConfig.plan = planned  # type: ignore[method-assign]  # a bug, planted
+    sessions._pointed = pointing  # noqa: SLF001 - a bug, planted
 
 
 def any_generation() -> None:
@@ -110,9 +110,14 @@ def any_generation() -> None:
 
 def deaf_to_rivals() -> None:
     """Pass over what other coordinators say."""
-    from coordinator.rival_watch import RivalWatch
+    from coordinator import rivals as watched
 
-    RivalWatch.receive = lambda *_: None  # type: ignore[method-assign]  # a bug, planted
+    hear = watched.hear
+
+    def hearing(rivals: Any, message: Any, now: float) -> Any:
+        return hear(rivals, message, now) if message.process == rivals.process else (rivals, None)
+
+    watched.hear = hearing
 
 
 def open_when_met() -> None:
@@ -151,7 +156,7 @@ PLANTS: dict[str, tuple[Callable[[], None], tuple[int, str | int]]] = {
     "count a repeat": (count_repeat, (9, "kill at Delivered reporting>reporting saved")),
     "speak before the journal": (speak_first, (9, "kill at CheckedIn selecting>reporting half")),
     "drop the digest check": (skip_digest, (10, "cut at models.write after")),
-    "one generation for every start": (same_generation, (24, 0)),
+    "a device goes to no earlier round": (only_onwards, (24, 0)),
     "generations are not compared": (any_generation, (25, 1)),
     "deaf to other coordinators": (deaf_to_rivals, (26, 0)),
     "rounds are opened in a meeting": (open_when_met, (26, 3)),
