@@ -16,7 +16,6 @@ from common.messages import (
     Failed,
     Hello,
     Offer,
-    Refusal,
     Result,
     Say,
     Takeover,
@@ -53,7 +52,7 @@ class Arrival:
     """Tell this: the device's name was in use."""
     is_offline: bool = False
     """The device's connection is gone."""
-    late: Result | Refusal | None = None
+    late: Result | None = None
     """Tell this: it spoke of a round that is over, or of one that this coordinator never had."""
 
 
@@ -157,13 +156,15 @@ class Reception:
             return Arrival(late=self._late(message))
         raise PeerError(f"{device} speaks of round {message.round}; the open one is {open_.round if open_ else 'none'}")
 
-    def _late(self, message: CheckIn | Offer) -> Result | Refusal:
-        """Answer who asks for a round that is not open: from the ledger, or that it is not in there."""
-        found = self._store.result(message.round, message.generation, message.device)
-        if found is not None:
-            return found
-        reason = f"round {message.round} of generation {message.generation} is not open and not in the ledger here"
-        return Refusal(device=message.device, round=message.round, generation=message.generation, reason=reason)
+    def _late(self, message: CheckIn | Offer) -> Result:
+        """Answer who asks for a round that is not open: from the ledger, or that it is not in there.
+
+        The latter is no Refusal: where another coordinator has the round, that would end the device's part in it.
+        """
+        number, generation = message.round, message.generation
+        reason = f"round {number} of generation {generation} is not open and not in the ledger here"
+        unknown = Result(device=message.device, round=number, generation=generation, counted=False, reason=reason)
+        return self._store.result(number, generation, message.device) or unknown
 
     def _welcome(self, device: str, nonce: str) -> Takeover | None:
         """Take a connection for the device's present one; who held the name until now is told: it may still live."""

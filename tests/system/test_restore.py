@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from common.messages import Command, Offer, Refusal, Say, decode
+from common.messages import Command, Offer, Result, Say, decode
 from tests.system.conftest import LiveFederation, Onlooker
 
 pytestmark = pytest.mark.system
@@ -20,9 +20,9 @@ def offers(onlooker: Onlooker, device: str) -> dict[int, bytes]:
     return {message.round: payload for message, payload in found if isinstance(message, Offer)}
 
 
-def refusals(onlooker: Onlooker, device: str) -> list[Refusal]:
+def not_counted(onlooker: Onlooker, device: str) -> list[Result]:
     heard = [decode(heard.payload, Command) for heard in onlooker.below(COMMANDS.format(device))]
-    return [message for message in heard if isinstance(message, Refusal)]
+    return [message for message in heard if isinstance(message, Result) and not message.counted]
 
 
 def test_a_coordinator_that_is_restored_from_a_backup_goes_on_where_the_backup_was_made(tmp_path: Path) -> None:
@@ -51,8 +51,8 @@ def test_a_coordinator_that_is_restored_from_a_backup_goes_on_where_the_backup_w
             before = live.model()
             for payload in lost.values():  # what a device, or somebody who heard it, says again of rounds that are lost
                 onlooker.say(SAYS.format("rpi1"), payload).wait_for_publish(60.0)
-            live.until(lambda: len(refusals(onlooker, "rpi1")) >= len(lost), "the lost rounds' offers had no answer")
-            assert all("not in the ledger here" in refusal.reason for refusal in refusals(onlooker, "rpi1"))
+            live.until(lambda: len(not_counted(onlooker, "rpi1")) >= len(lost), "the lost rounds' offers had no answer")
+            assert all("not in the ledger here" in told.reason for told in not_counted(onlooker, "rpi1"))
             (again,) = live.run()
             (anew,) = [payload for number, payload in offers(onlooker, "rpi1").items() if number == 3]
         assert (again.round, again.phase, again.reported) == (3, "committed", ("rpi1", "rpi2"))
