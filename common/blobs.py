@@ -5,6 +5,7 @@ head, so a torn write or a power cut costs the torn chunks and nothing else.
 """
 
 import contextlib
+import filecmp
 import os
 from collections import deque
 from collections.abc import Iterable
@@ -20,13 +21,13 @@ from common.chunks import (
     decode_head,
     digest_of,
     encode_head,
-    full,
+    full_body,
     indexes,
     ref_of,
-    zeros_digest,
+    zero_chunks,
 )
 from common.errors import DataError, PeerError
-from common.files import disk_error, hand_over, make_folder, sync
+from common.files import disk_error, hand_over, make_folder, move, sync
 from common.messages import Ref
 from common.weights import Spec
 
@@ -53,6 +54,8 @@ class BlobStore:
         self._spare = spare
         self._open: dict[tuple[Path, int], int] = {}
         """Descriptors by path and by how they were opened."""
+        self._is_rooted = False
+        """Whether the name of `root` itself is durable."""
         make_folder(root)
 
     def body(self, blob: str) -> Path:
@@ -104,8 +107,10 @@ class BlobStore:
             self.sync(ref.id)
         return ref
 
-    def add_blocks(self, blocks: Iterable[bytes], spec: Spec | None, chunk_bytes: int) -> Ref:
-        """Write a new blob from its bytes, durably; each block is hashed while it is at hand."""
+    def add_blocks(
+        self, blocks: Iterable[bytes], spec: Spec | None, chunk_bytes: int, *, is_durable: bool = True
+    ) -> Ref:
+        """Write a new blob from its bytes; each block is hashed while it is at hand."""
         draft = self._root / "draft.tmp"
         hasher = ChunkHasher(chunk_bytes)
         try:
@@ -126,24 +131,37 @@ class BlobStore:
         except OSError as error:
             draft.unlink(missing_ok=True)  # a full disk needs its room
             raise disk_error(f"{draft}: cannot store the blob", error) from error
-        self.sync(ref.id)
+        if is_durable:
+            self.sync(ref.id)
         return ref
 
     def _publish(self, source: Path, head: Head) -> Ref:
         packed, ref = encode_head(head)
+        if self._holds(ref.id, packed, source):  # written again, a power cut could take what was durable
+            source.unlink()
+            return ref
         self.head_path(ref.id).write_bytes(packed)
         for path in (self.head_path(ref.id), source):
             hand_over(path, like=self._root)
         source.replace(self.body(ref.id))
         return ref
 
-    def sync(self, blob: str) -> None:
-        """Make a complete blob durable; any thread may call it."""
+    def _holds(self, blob: str, packed: bytes, body: Path) -> bool:
+        is_same_head = self.has(blob) and self.head_path(blob).read_bytes() == packed
+        return is_same_head and filecmp.cmp(body, self.body(blob), shallow=False)
+
+    def files(self, blob: str) -> tuple[Path, ...]:
+        """What is to be synced for a complete blob to be durable: its files, and the folder of their names."""
+        return self.body(blob), self.head_path(blob), self._root
+
+    def sync(self, blob: str, beside: Iterable[Path] = ()) -> None:
+        """Make a complete blob durable, and what lies `beside` it in the same wait; any thread may call it."""
+        above = () if self._is_rooted else (self._root.parent,)
         try:
-            for path in (self.body(blob), self.head_path(blob), self._root):
-                sync(path)
+            sync(*self.files(blob), *beside, *above)
         except OSError as error:
             raise disk_error(f"{self.body(blob)}: cannot make it durable", error) from error
+        self._is_rooted = True
 
     def read(self, ref: Ref, layout: Layout, index: int, *, is_checked: bool = False) -> bytes:
         """Return chunk `index` of the stream of a complete blob, if wanted checked against the head's digest.
@@ -192,7 +210,7 @@ class BlobStore:
             os.ftruncate(descriptor, head.size)
             if head.size:
                 os.posix_fallocate(descriptor, 0, head.size)
-            held = self._zeros(head) if is_new else self._intact(self.part(ref.id), head)
+            held = zero_chunks(head) if is_new else self._intact(self.part(ref.id), head)
             if is_recycled:
                 self._write_zeros(ref, head, held)
             return held | self._copied(ref, head, held, sources)
@@ -234,7 +252,7 @@ class BlobStore:
             is_good = ref.id == blob and is_whole and self.body(blob).stat().st_size == head.size
         self._close(self.body(blob))
         if not is_good:
-            self._move(self.body(blob), self.part(blob))
+            move(self.body(blob), self.part(blob))
         return is_good
 
     def recover(self) -> None:
@@ -248,13 +266,13 @@ class BlobStore:
         for path in sorted(self._root.iterdir()):
             if path.name.split(".")[0] not in wanted:
                 self._close(path)
-                self._move(path, self._spare if path.suffix == ".body" else None)
+                move(path, self._spare if path.suffix == ".body" else None)
 
     def recycle(self, path: Path) -> bool:
         """Make the spare file, if there is one, the file `path`, to be written over."""
         if self._spare is None or not self._spare.exists():
             return False
-        self._move(self._spare, path)
+        move(self._spare, path)
         return True
 
     def close(self) -> None:
@@ -269,11 +287,6 @@ class BlobStore:
             raise DataError(f"{self.head_path(ref.id)}: the file is damaged: {error}") from error
 
     # ---- what need not travel ---------------------------------------------------------------
-
-    @staticmethod
-    def _zeros(head: Head) -> int:
-        layout = Layout(0, head.size, head.chunk_bytes)
-        return sum(1 << i for i in range(layout.total) if head.digest(i) == zeros_digest(layout.span(i)[1]))
 
     def _write_zeros(self, ref: Ref, head: Head, chunks: int) -> None:
         layout = Layout(0, head.size, head.chunk_bytes)
@@ -331,20 +344,7 @@ class BlobStore:
         except OSError as error:
             raise DataError(f"{path}: cannot read: {error.strerror}") from error
 
-    @staticmethod
-    def _move(path: Path, to: Path | None) -> None:
-        """Rename a file, or delete it."""
-        try:
-            path.unlink(missing_ok=True) if to is None else path.replace(to)
-        except OSError as error:
-            raise disk_error(f"{path}: cannot {'delete' if to is None else 'move'} it", error) from error
-
     def _close(self, path: Path) -> None:
         for how in (os.O_RDONLY, os.O_RDWR):
             if (descriptor := self._open.pop((path, how), None)) is not None:
                 os.close(descriptor)
-
-
-def full_body(head: Head) -> int:
-    """Return the bitmap of all body chunks."""
-    return full(Layout(0, head.size, head.chunk_bytes).total)

@@ -170,6 +170,17 @@ def full(total: int) -> int:
     return (1 << total) - 1
 
 
+def full_body(head: Head) -> int:
+    """Return the bitmap of all body chunks."""
+    return full(Layout(0, head.size, head.chunk_bytes).total)
+
+
+def zero_chunks(head: Head) -> int:
+    """Return the bitmap of the body chunks that hold nothing but zeros."""
+    layout = Layout(0, head.size, head.chunk_bytes)
+    return sum(1 << i for i in range(layout.total) if head.digest(i) == zeros_digest(layout.span(i)[1]))
+
+
 def to_wire(bits: int) -> bytes:
     """Write a bitmap: bit `i` of byte `i // 8`, least significant first."""
     return bits.to_bytes(-(-bits.bit_length() // 8), "little")

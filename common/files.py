@@ -4,11 +4,15 @@ import contextlib
 import errno
 import os
 import tempfile
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from common.errors import ConfigError, DiskFullError, FedpiError, WorkError
+from common.syncs import TALLY
 
 DISK_STATES = {
     errno.ENOSPC: "its disk is full",
@@ -18,7 +22,8 @@ DISK_STATES = {
 }
 """What a disk that takes no data now, and may again, is like, by the number of the error."""
 
-
+START_S = 1.0
+"""How long a sync waits for those that are to begin with it."""
 DECRYPT = "decrypt it by: openssl pkey -in OLD -out NEW, and chmod 600 NEW"
 """What to do with a key that has a password: nobody is there to type it."""
 
@@ -50,8 +55,7 @@ def see_writable(folder: Path, *, is_tried: bool) -> None:
         if is_tried or os.statvfs(folder).f_flag & os.ST_RDONLY:
             with tempfile.TemporaryFile(dir=folder) as file:
                 file.write(b"0")
-                file.flush()
-                os.fsync(file.fileno())
+                _flush(file)
     except OSError as error:
         if error.errno in DISK_STATES:
             raise disk_error(f"{folder}: cannot write", error) from error
@@ -67,8 +71,7 @@ def write_atomic(path: Path, data: bytes) -> None:
         make_folders(path.parent)
         with temporary.open("wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            _flush(file)
         hand_over(temporary, like=path.parent)
         publish(temporary, path)
     except OSError as error:
@@ -105,8 +108,7 @@ class PrivateFile:
         with os.fdopen(os.open(self.draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, self.mode), "wb") as file:
             os.fchmod(file.fileno(), self.mode)  # whatever the umask
             file.write(self.data)
-            file.flush()
-            os.fsync(file.fileno())
+            _flush(file)
         hand_over(self.draft, like=self.path if self.path.exists() else self.like or self.path.parent)
 
 
@@ -163,10 +165,42 @@ def publish(temporary: Path, path: Path) -> None:
     sync(path.parent)
 
 
-def sync(path: Path) -> None:
-    """Make a file's content, or a folder's names, durable. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY)
+def move(path: Path, to: Path | None) -> None:
+    """Rename a file, or delete it. Raises WorkError."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        path.unlink(missing_ok=True) if to is None else path.replace(to)
+    except OSError as error:
+        raise disk_error(f"{path}: cannot {'delete' if to is None else 'move'} it", error) from error
+
+
+def sync(*paths: Path) -> None:
+    """Make files' contents, and folders' names, durable. Raises OSError.
+
+    All begin at once, so the slowest is waited for and no two of them in turn: what is to be durable before another is
+    synced by a call of its own.
+    """
+    TALLY.add(calls=len(paths), waits=1)
+    with contextlib.ExitStack() as stack:
+        descriptors = []
+        for path in paths:
+            descriptors.append(os.open(path, os.O_RDONLY))
+            stack.callback(os.close, descriptors[-1])
+        if len(paths) == 1:
+            os.fsync(descriptors[0])
+            return
+        start = threading.Barrier(len(paths))
+        with ThreadPoolExecutor(len(paths), "sync") as pool:
+            list(pool.map(_sync, descriptors, [start] * len(paths)))
+
+
+def _sync(descriptor: int, start: threading.Barrier) -> None:
+    with contextlib.suppress(threading.BrokenBarrierError):  # too few threads could be had: one after the other, then
+        start.wait(START_S)
+    os.fsync(descriptor)
+
+
+def _flush(file: IO[bytes]) -> None:
+    """Make what was written to a file durable."""
+    file.flush()
+    TALLY.add(calls=1, waits=1)
+    os.fsync(file.fileno())

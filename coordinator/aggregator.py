@@ -84,8 +84,11 @@ class Aggregator:
             models = (block.model for block in done.blocks)
             return Aggregated(result=self._models.add_blocks(models, spec, base.chunk_bytes))
         with self._draft.open("wb") as draft:
-            result = self._models.add_blocks(_parted(done.blocks, draft), spec, base.chunk_bytes)
-        return Aggregated(result=result, moments=self._moments.add(self._draft, None, base.chunk_bytes))
+            parted = _parted(done.blocks, draft)
+            result = self._models.add_blocks(parted, spec, base.chunk_bytes, is_durable=False)
+        moments = self._moments.add(self._draft, None, base.chunk_bytes, is_durable=False)
+        self._models.sync(result.id, beside=self._moments.files(moments.id))
+        return Aggregated(result=result, moments=moments)
 
 
 def _parted(blocks: Iterable[Block], draft: IO[bytes]) -> Iterator[bytes]:

@@ -42,7 +42,7 @@ class Certificates:
     def flush(self) -> None:
         """Write down what has changed."""
         if self._is_stale:
-            self._store.set_fact(FACT, msgspec.json.encode(self._told).decode())
+            self._store.note_fact(FACT, msgspec.json.encode(self._told).decode())
             self._is_stale = False
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from common.errors import ConfigError, DataError, DiskFullError, FedpiError, WorkError
 from common.files import DISK_STATES, hand_over, make_folders, state_error
+from common.syncs import TALLY
 
 FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
 """What SQLite says of a full disk: of the journal itself, and of the index beside it."""
@@ -25,16 +26,31 @@ BUSY_S = 30.0
 
 
 class Database(sqlite3.Connection):
-    """A connection whose statements raise errors of fedpi's own: see `meaning`. `path` is the journal's."""
+    """A connection whose statements raise errors of fedpi's own: see `meaning`. `path` is the journal's.
+
+    SQLite itself syncs the write-ahead log once at a commit that is durable. Twice more it would sync where a commit
+    copies the log into the database, and once more in the one after that, so no commit does: `copy_log` does.
+    """
 
     path = Path()
+    commits = 0
+    """How many changed anything since the log was copied."""
+    _is_durable = True
+    _changes = 0
+    """Rows changed before the last commit."""
 
     def execute(self, sql: str, values: Any = (), /) -> sqlite3.Cursor:
         """Run one statement that changes something; outside of `transaction` it is durable."""
         try:
-            return super().execute(sql, values)
+            cursor = super().execute(sql, values)
         except sqlite3.DatabaseError as error:
             raise meaning(self.path, error) from error
+        if not self.in_transaction and self.total_changes != self._changes:
+            self._changes = self.total_changes
+            self.commits += 1
+            if self._is_durable:
+                TALLY.add(calls=1, waits=1)
+        return cursor
 
     def rows(self, sql: str, values: Any = ()) -> Iterator[sqlite3.Row]:
         """Yield what a statement finds, one row in memory at a time."""
@@ -60,6 +76,7 @@ class Database(sqlite3.Connection):
     def transaction(self, *, is_durable: bool) -> Iterator[None]:
         """Take all statements inside together, or none where one raises; `is_durable` waits for the disk."""
         self.execute(f"PRAGMA synchronous = {'FULL' if is_durable else 'NORMAL'}")
+        self._is_durable = is_durable
         try:
             self.execute("BEGIN IMMEDIATE")
             try:
@@ -68,8 +85,18 @@ class Database(sqlite3.Connection):
             finally:
                 if self.in_transaction:
                     self.rollback()
+                    self._changes = self.total_changes
         finally:
+            self._is_durable = True
             self.execute("PRAGMA synchronous = FULL")
+
+    def copy_log(self) -> None:
+        """Copy the write-ahead log into the database, as far as no reader needs it; the next write begins it anew."""
+        found = self.row("PRAGMA wal_checkpoint(PASSIVE)")
+        frames, copied = (found["log"], found["checkpointed"]) if found else (0, 0)
+        self.commits = 0
+        syncs = (copied > 0) + (copied == frames > 0) + (copied == frames)  # log, database, and the log's new beginning
+        TALLY.add(calls=syncs, waits=syncs)
 
 
 def connect(path: Path, *, create: bool) -> Database:
@@ -95,6 +122,7 @@ def connect(path: Path, *, create: bool) -> Database:
             hand_over(path, like=path.parent)
         db.execute("PRAGMA synchronous = FULL")
         db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        db.execute("PRAGMA wal_autocheckpoint = 0")
     except BaseException:
         db.close()
         raise

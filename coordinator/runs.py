@@ -35,10 +35,9 @@ class Runs:
 
     def go_on(self, number: int) -> bool:
         """Note that a run is running; returns False where the operator has stopped it in the meantime."""
-        cursor = self._db.execute(
-            "UPDATE runs SET state = 'running' WHERE run = ? AND state IN ('queued', 'running')", (number,)
-        )
-        return cursor.rowcount == 1
+        self._db.execute("UPDATE runs SET state = 'running' WHERE run = ? AND state = 'queued'", (number,))
+        row = self._db.row("SELECT state FROM runs WHERE run = ?", (number,))
+        return row is not None and row["state"] == "running"
 
     def stop_runs(self, *, now: bool) -> int:
         """Ask the service to stop after the current round, or at once; returns how many runs that ends."""

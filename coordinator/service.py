@@ -65,9 +65,7 @@ class Service:
         self._round: Round | None = None
         self._run: Run | None = None
         self._bytes_up = 0
-        self._next_poll = 0.0
-        self._next_heartbeat = 0.0
-        self._next_news = 0.0
+        self._next_poll = self._next_heartbeat = self._next_news = 0.0
         self._is_unsaved = self._is_untold = False
 
     def serve(self, stop: Stop) -> None:
@@ -152,6 +150,7 @@ class Service:
         if self._round is not None and self._rivals.has_listened(now):
             self._step(Tick(), now)
         self._forgetting.look()
+        self._store.tidy_log()
         self._poll_runs(now)
         self._offer_models()
         if self._round is None or self._round.phase is Phase.REPORTING:  # else a result may lie there, unknown

@@ -5,7 +5,7 @@ block the writer (WAL). A run that the operator asks for is a row, so it survive
 """
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from common.messages import Label, Metrics, Ref, Result
 from coordinator import outcome, records, schema
 from coordinator.database import connect
 from coordinator.round_state import OPEN, Member, Phase, Round, result_of
+from coordinator.round_syncs import RoundSyncs
 from coordinator.rows import (
     INSERT_MEMBER,
     UPDATE_MEMBER,
@@ -32,6 +33,7 @@ from coordinator.rows import (
     to_row,
 )
 from coordinator.runs import Runs
+from coordinator.upkeep import COMMITS_A_LOG, Upkeep
 
 MADE_WITHIN_S = 2.0
 """How long to wait for the tables of a journal that is there already: its first coordinator makes them."""
@@ -39,7 +41,7 @@ FORGET = "forget/"
 """Facts of this name and a device's ask the service to forget it; a fedpi that knows nothing of them leaves them."""
 
 
-class Store(Runs):
+class Store(Runs, Upkeep):
     """The journal at `path`. One process writes rounds; any process may read, and ask for runs."""
 
     def __init__(self, path: Path, *, create: bool = False) -> None:
@@ -53,6 +55,7 @@ class Store(Runs):
         self._saved: dict[str, Member] = {}
         self._saved_phase: tuple[int, str, Phase] | None = None
         self._saved_round = 0
+        self._syncs = RoundSyncs()
 
     def close(self) -> None:
         """Close the database."""
@@ -68,6 +71,11 @@ class Store(Runs):
     def set_fact(self, name: str, value: str) -> None:
         """Keep a named value, durably."""
         self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+    def note_fact(self, name: str, value: str) -> None:
+        """Keep a named value that is heard again where a power cut takes it."""
+        with self._db.transaction(is_durable=False):
+            self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
     def global_model(self) -> Ref | None:
         """Return the current global model: the last committed round's, or the initial one."""
@@ -89,7 +97,7 @@ class Store(Runs):
         """
         is_over = not records.is_unfinished(round_)
         is_new = (round_.number, round_.plan.generation, round_.phase) != self._saved_phase
-        with self._db.transaction(is_durable=is_over):
+        with self._syncs.of_saving(round_), self._db.transaction(is_durable=is_over):
             if is_new:
                 self._save_phase(round_, run, traffic, is_over=is_over)
             self._save_ledger(round_)
@@ -113,6 +121,11 @@ class Store(Runs):
         )
         for name, value in outcome.facts(round_, self.fact).items():
             self.set_fact(name, value)
+
+    def tidy_log(self) -> None:
+        """Copy the write-ahead log into the database once it is long, unless a round is being committed."""
+        if self._saved_phase is None or self._saved_phase[2] is not Phase.AGGREGATING:
+            self.renew_log(COMMITS_A_LOG)
 
     def open_round(self) -> tuple[Round, int, tuple[int, int]] | None:
         """Return the round that was not over when the process ended, its run, and its traffic so far."""
@@ -176,7 +189,7 @@ class Store(Runs):
 
     def standings(self) -> dict[tuple[str, str], int]:
         """Count rounds by device and standing, without reading them one by one."""
-        rows = self._db.rows("SELECT device, standing, COUNT(*) FROM ledger GROUP BY device, standing")
+        rows = self._db.rows(schema.STANDINGS)
         return {(device, standing): count for device, standing, count in rows}
 
     def totals(self) -> Totals:
@@ -189,39 +202,6 @@ class Store(Runs):
             bytes_down=sum(down for _, _, down, _ in sums),
             bytes_up=sum(up for _, _, _, up in sums),
         )
-
-    # ---- old rounds taken out ---------------------------------------------------------------
-
-    def released_rounds(self) -> set[int]:
-        """Numbers of the rounds whose models were released."""
-        return {int(row["round"]) for row in self._db.rows("SELECT round FROM releases")}
-
-    def delete_rounds(self, keep: int, needed: Collection[int], most: int) -> int:
-        """Delete the `most` oldest rounds beyond the `keep` newest; returns how many there were.
-
-        Those of `needed` stay, and those that are open or of a run that is not over.
-        """
-        oldest = (
-            "SELECT round FROM rounds WHERE round <= (SELECT MAX(round) FROM rounds) - ?"
-            " AND phase IN ('committed', 'abandoned')"
-            " AND run NOT IN (SELECT run FROM runs WHERE state NOT IN ('done', 'stopped'))"
-            " AND round NOT IN (SELECT value FROM json_each(?)) ORDER BY round LIMIT ?"
-        )
-        with self._db.transaction(is_durable=True):
-            found = [row["round"] for row in self._db.rows(oldest, (keep, to_json(sorted(needed)), most))]
-            gone = (to_json(found),)
-            self._db.execute("DELETE FROM ledger WHERE round IN (SELECT value FROM json_each(?))", gone)
-            self._db.execute("DELETE FROM rounds WHERE round IN (SELECT value FROM json_each(?))", gone)
-        return len(found)
-
-    def shrink(self) -> None:
-        """Give the room of what was deleted back to the disk; needs as much for a moment. Raises DiskFullError."""
-        self._db.execute("VACUUM")
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-
-    def file_bytes(self) -> int:
-        """Size of the journal's file."""
-        return self._db.path.stat().st_size
 
     # ---- releases and devices ---------------------------------------------------------------
 
@@ -316,6 +296,7 @@ class Store(Runs):
         if create:
             for statement in schema.INDEXES:
                 self._db.execute(statement)
+            self.renew_log()
 
     def _version(self) -> int:
         return self._number("PRAGMA user_version")

@@ -30,7 +30,7 @@ def demo(folder: Path, images: Path | None, weights: str | None, seed: int) -> N
 @main.command()
 @click.option("--folder", type=PATH, default=Path("runs/bench"), show_default=True)
 @click.option("--devices", multiple=True, type=click.IntRange(0, 200), default=(2, 4, 10), show_default=True)
-@click.option("--light", multiple=True, type=click.IntRange(0, 2000), default=(100,), show_default=True)
+@click.option("--light", multiple=True, type=click.IntRange(0, 2000), default=(100, 200, 1000), show_default=True)
 @click.option("--rounds", type=click.IntRange(1, 1000), default=10, show_default=True)
 def bench(folder: Path, devices: tuple[int, ...], light: tuple[int, ...], rounds: int) -> None:
     """Measure rounds beside a bare loop of paho, then the coordinator alone with light devices. 0: none of them."""

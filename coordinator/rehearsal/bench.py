@@ -71,7 +71,8 @@ def bench(folder: Path, sizes: Sizes, rounds: int, tell: Tell) -> Report:
     crowds = []
     for devices in sizes.light:
         tell(f"{devices} light devices")
-        crowds.append(crowd.measure(folder / f"light-{devices}", devices, rounds))
+        most = rounds if devices <= crowd.LIMITED else min(rounds, crowd.MANY_ROUNDS)
+        crowds.append(crowd.measure(folder / f"light-{devices}", devices, most))
     report = Report(model_bytes=size, tensors=len(spec), results=tuple(results), crowds=tuple(crowds))
     (folder / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(report)))
     return report

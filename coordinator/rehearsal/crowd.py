@@ -1,6 +1,8 @@
 """The coordinator measured alone: many light devices, which share one process and train nothing."""
 
+import re
 import statistics
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,7 +20,13 @@ SECONDS_LIMIT = 0.7
 """What `make bench` holds a round of LIMITED devices against."""
 WRITTEN_LIMIT_KB = 40.0
 """What `make bench` holds the bytes written against, for any number of devices."""
+SYNCS_LIMIT = 12.0
+"""What it holds the syncs of a round against, for up to 1000 devices: 4 of its commit, the others between commits."""
+IN_SERIES_LIMIT = 2
+"""Syncs that a commit may wait for in turn: of the model, then of the journal that names it."""
 LIMITED = 100
+MANY_ROUNDS = 3
+"""Rounds of more devices than LIMITED, at most: they take their time."""
 READY_S = 120.0
 RUN_TIMEOUT_S = 600.0
 
@@ -40,12 +48,20 @@ class Crowd(msgspec.Struct, frozen=True, kw_only=True):
     written_kb: float
     """What the coordinator handed to the disk, in kB (10^3 bytes) a device and round: mean."""
     written_limit_kb: float = WRITTEN_LIMIT_KB
+    syncs: float
+    """Of the coordinator from one commit to the next: mean."""
+    syncs_limit: float = SYNCS_LIMIT
+    syncs_in_series: int
+    """Of the commit that waited for most of them."""
+    syncs_in_series_limit: int = IN_SERIES_LIMIT
     round_seconds: tuple[float, ...]
 
     @property
     def verdict(self) -> str:
         """Whether the limits hold; those of time are for LIMITED devices."""
-        is_within, limits = self.written_kb <= self.written_limit_kb, f"{self.written_limit_kb:g} kB"
+        limits = f"{self.written_limit_kb:g} kB, {self.syncs_limit:g} syncs, {self.syncs_in_series_limit} in series"
+        is_within = self.written_kb <= self.written_limit_kb and self.syncs <= self.syncs_limit
+        is_within = is_within and self.syncs_in_series <= self.syncs_in_series_limit
         if self.devices == LIMITED:
             is_within = is_within and self.ratio <= RATIO_LIMIT and self.seconds < SECONDS_LIMIT
             limits = f"{RATIO_LIMIT:g} times, {SECONDS_LIMIT:g} s, {limits}"
@@ -74,6 +90,7 @@ def measure(folder: Path, devices: int, rounds: int) -> Crowd:
         cpu, written = _cpu_s(watched) - cpu, watched.io_counters().write_bytes - written
         turns = [rows[0].opened, *(row.closed or 0.0 for row in rows)]
         seconds = tuple(after - before for before, after in pairwise(turns))
+        syncs, in_series = _syncs(coordinator.log, rows)
         return Crowd(
             devices=devices,
             rounds=rounds,
@@ -83,6 +100,8 @@ def measure(folder: Path, devices: int, rounds: int) -> Crowd:
             delayed_s=(_delayed_s(watched.pid) - delayed) / rounds,
             coordinator_mb=coordinator.peak_mb(),
             written_kb=written / 1e3 / rounds / devices,
+            syncs=syncs,
+            syncs_in_series=in_series,
             round_seconds=seconds,
         )
 
@@ -94,6 +113,14 @@ def _run(federation: Federation, store: Store, rounds: int) -> list[RoundRow]:
     if any(row.phase != "committed" for row in rows):
         raise WorkError(f"a round of the benchmark is void: {[row.reason for row in rows]}")
     return rows
+
+
+def _syncs(log: Path, rows: Sequence[RoundRow]) -> tuple[float, int]:
+    """Return what the coordinator's log says: the mean of syncs a round, and the most that a commit waited for."""
+    lines = re.findall(r"round=(\d+) syncs=(\d+) syncs_in_series=(\d+)", log.read_text(encoding="utf-8"))
+    found = {int(number): (int(syncs), int(in_series)) for number, syncs, in_series in lines}
+    told = [found[row.round] for row in rows]
+    return statistics.mean(syncs for syncs, _ in told), max(in_series for _, in_series in told)
 
 
 def _cpu_s(process: psutil.Process) -> float:

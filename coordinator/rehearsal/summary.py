@@ -100,6 +100,8 @@ def _crowds(crowds: "Sequence[Crowd]") -> "Table":
             f"{c.delayed_s:.2f}",
             f"{c.coordinator_mb:.0f}",
             f"{c.written_kb:.1f}",
+            f"{c.syncs:.1f}",
+            c.syncs_in_series,
             c.verdict,
         )
         for c in crowds
@@ -112,6 +114,8 @@ def _crowds(crowds: "Sequence[Crowd]") -> "Table":
         "s without a core",
         "coordinator MB",
         "kB written a device",
+        "syncs a round",
+        "in series at a commit",
         "",
     )
     return table(columns, rows, title="The coordinator alone: light devices in one process, a model of 10 kB")

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from common.errors import DiskFullError
 from common.messages import Ref
-from coordinator import following, metrics, rows, views
+from coordinator import following, metrics, rows, schema, views
 from coordinator.cli import main
 from coordinator.config import CoordinatorConfig
 from coordinator.outcome import Best
@@ -104,6 +104,35 @@ def test_rounds_shows_the_last_twenty_and_says_that_there_are_more(config_path: 
     assert len(json.loads(run("rounds", "--config", config_path, "--json").stdout)) == 20
     everything = run("rounds", "--all", "--config", config_path, "--json")
     assert (len(json.loads(everything.stdout)), everything.stderr) == (ROUNDS, "")
+
+
+def pages_of_a_round(store: Store, play: Play, number: int) -> int:
+    """Count what a round writes to the log, one change of a device after the other."""
+    store.renew_log()
+    play(number, store, reported={device: {"loss": 0.5} for device in DEVICES})
+    row = store._db.row("PRAGMA wal_checkpoint")  # noqa: SLF001 - a test looks inside
+    assert row is not None
+    return int(row["log"])
+
+
+def test_a_round_writes_few_pages_to_a_journal_of_any_length(long: Store, tmp_path: Path, play: Play) -> None:
+    new = Store(tmp_path / "new.sqlite", create=True)
+    for store, number in ((new, 1), (long, ROUNDS + 1)):  # four changes of each device, a commit each
+        assert pages_of_a_round(store, play, number) < 12 * len(DEVICES)
+    new.close()
+
+
+def test_devices_are_counted_by_an_index_and_those_under_way_in_the_open_round_alone(long: Store, play: Play) -> None:
+    plan = [row["detail"] for row in long._db.rows(f"EXPLAIN QUERY PLAN {schema.STANDINGS}")]  # noqa: SLF001 - as above
+    assert "SCAN ledger USING COVERING INDEX ledger_settled" in plan
+    assert not {"SCAN ledger", "SCAN rounds"} & set(plan)
+    play(ROUNDS + 1, reported={"rpi1": {}}, silent=["rpi2"], is_over=False)
+    counts = long.standings()
+    assert (counts["rpi1", "reported"], counts["rpi2", "reported"], counts["rpi2", "accepted"]) == (
+        ROUNDS + 1,
+        ROUNDS,
+        1,
+    )
 
 
 # ---- prune ----------------------------------------------------------------------------------

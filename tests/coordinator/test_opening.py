@@ -185,5 +185,5 @@ def test_indexes_are_made_once_and_belong_to_no_version(config: CoordinatorConfi
         Store(config.journal, create=True).close()
     with sqlite3.connect(config.journal) as db:
         names = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
-        assert {"ledger_by_device", "rounds_by_phase", "rounds_by_run"} <= names
+        assert {"ledger_settled", "rounds_by_phase", "rounds_by_run"} <= names
         assert db.execute("PRAGMA user_version").fetchone() == (schema.VERSION,) == (3,)

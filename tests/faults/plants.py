@@ -31,6 +31,21 @@ def skip_fsync() -> None:
         module.sync = lambda *_: None  # type: ignore[attr-defined]  # a bug, planted
 
 
+def skip_names() -> None:
+    """Sync files, but not the folders that name them."""
+    import common.blobs
+    import common.files
+
+    sync = common.files.sync
+
+    def files_only(*paths: Path) -> None:
+        if files := [path for path in paths if not path.is_dir()]:
+            sync(*files)
+
+    for module in (common.files, common.blobs):
+        module.sync = files_only  # type: ignore[attr-defined]  # a bug, planted
+
+
 def count_repeat() -> None:
     """Count an update once more for every time that its offer is repeated."""
     from coordinator import aggregator, service
@@ -153,9 +168,10 @@ def no_takeover() -> None:
 
 PLANTS: dict[str, tuple[Callable[[], None], tuple[int, str | int]]] = {
     "skip the fsync order": (skip_fsync, (9, "cut at Aggregated aggregating>committed spoken")),
+    "skip the names' sync": (skip_names, (9, "cut at Aggregated aggregating>committed spoken")),
     "count a repeat": (count_repeat, (9, "kill at Delivered reporting>reporting saved")),
     "speak before the journal": (speak_first, (9, "kill at CheckedIn selecting>reporting half")),
-    "drop the digest check": (skip_digest, (10, "cut at models.write after")),
+    "drop the digest check": (skip_digest, (9, "cut at updates.write after")),
     "a device goes to no earlier round": (only_onwards, (24, 0)),
     "generations are not compared": (any_generation, (25, 1)),
     "deaf to other coordinators": (deaf_to_rivals, (26, 0)),

@@ -1,13 +1,20 @@
-"""What a power cut takes: everything that was written and not yet synced, torn at a seeded place."""
+"""What a power cut takes: everything that was written and not yet synced, torn at a seeded place; names, too.
 
+A name that is new in a folder is durable once the folder was synced. What was deleted, or replaced, does not come back.
+"""
+
+import contextlib
 import os
 import random
+import shutil
 from pathlib import Path
 
 JOURNAL = "journal.sqlite"
 LASTING = ("lock", JOURNAL)
 """Beginnings of names that it leaves: the journal has a rule of its own."""
 WAL_HEAD, FRAME_HEAD = 32, 24
+KEPT = 0.5
+"""Share of the names that were not synced, and are there all the same."""
 
 
 class Disk:
@@ -16,6 +23,7 @@ class Disk:
     def __init__(self, state: Path) -> None:
         self._state = state
         self._durable = {_inode(path): _stamp(path) for path in self._files()}
+        self._names = {_inode(folder): _listed(folder) for folder in self._folders() if folder.exists()}
         self._commit = self._frames()[:2]
         self._fsync = os.fsync
         os.fsync = self._sync  # type: ignore[assignment]  # nobody here syncs a file object
@@ -30,12 +38,33 @@ class Disk:
         for path in self._files():
             if not path.name.startswith(LASTING) and self._durable.get(_inode(path)) != _stamp(path):
                 _tear(path, rng)
+        for folder in self._folders():
+            if folder.exists():  # its own name may be gone by now
+                self._take_names(folder, rng)
         self._tear_journal(rng)
 
     def _sync(self, descriptor: int) -> None:
         self._fsync(descriptor)
         path = Path(f"/proc/self/fd/{descriptor}")
-        self._durable[_inode(path)] = _stamp(path)
+        if path.is_dir():
+            self._names[_inode(path)] = _listed(path)
+        else:
+            self._durable[_inode(path)] = _stamp(path)
+
+    def _take_names(self, folder: Path, rng: random.Random) -> None:
+        """Let some of the names go that are new in a folder: a file has its durable name again, or none."""
+        durable = self._names.get(_inode(folder), {})
+        for name, inode in sorted(_listed(folder).items()):
+            if name in durable or name.startswith(LASTING) or rng.random() < KEPT:
+                continue
+            before = next(
+                (old for old, known in durable.items() if known == inode and not (folder / old).exists()), None
+            )
+            with contextlib.suppress(FileNotFoundError):  # other threads go on for a moment
+                _take_name(folder / name, None if before is None else folder / before)
+
+    def _folders(self) -> list[Path]:
+        return [self._state, *sorted(path for path in self._state.rglob("*") if path.is_dir())]
 
     def _files(self) -> list[Path]:
         return sorted(path for path in self._state.rglob("*") if path.is_file())
@@ -77,6 +106,25 @@ def _overwrite(path: Path, offset: int, data: bytes) -> None:
     with path.open("r+b") as file:
         file.seek(offset)
         file.write(data)
+
+
+def _take_name(path: Path, before: Path | None) -> None:
+    if before is not None:
+        path.rename(before)
+    elif path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink()
+
+
+def _listed(folder: Path) -> dict[str, tuple[int, int]]:
+    """Return the names in a folder; those that others delete meanwhile, and of a folder that is not there, are none."""
+    found = {}
+    with contextlib.suppress(FileNotFoundError):
+        for path in folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                found[path.name] = _inode(path)
+    return found
 
 
 def _inode(path: Path) -> tuple[int, int]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from common.files import sync
 from coordinator.database import connect
 from tests.faults.power import JOURNAL, Disk
 
@@ -36,10 +37,33 @@ def test_power_cut_tears_what_was_not_synced_and_nothing_else(state: Path) -> No
         write(state / "synced", is_synced=True)
         (state / "synced").rename(state / "renamed")
         write(state / "torn", is_synced=False)
+        sync(state)
         disk.cut(seed)
         assert (state / "old").read_bytes() == (state / "renamed").read_bytes() == CONTENT
         found.add((state / "torn").read_bytes())
     assert len(found) > len(SEEDS) // 2
+
+
+def test_power_cut_takes_names_whose_folder_was_not_synced_and_no_others(state: Path) -> None:
+    write(state / "old", is_synced=True)
+    disk = Disk(state)
+    write(state / "named", is_synced=True)
+    sync(state)
+    left = set()
+    for seed in SEEDS:
+        (state / "old").rename(state / "new")
+        write(state / "nameless", is_synced=True)
+        (state / "folder").mkdir()
+        write(state / "folder" / "file", is_synced=True)
+        disk.cut(seed)
+        assert (state / "named").read_bytes() == CONTENT
+        names = {path.name for path in state.iterdir()}
+        assert len(names & {"old", "new"}) == 1
+        left.add(frozenset(names - {"named"}))
+        (state / ("new" if "new" in names else "old")).rename(state / "old")
+        (state / "nameless").unlink(missing_ok=True)
+        shutil.rmtree(state / "folder", ignore_errors=True)
+    assert len(left) > 4
 
 
 def test_power_cut_leaves_the_journal_at_a_moment_after_its_last_durable_commit(state: Path, tmp_path: Path) -> None:

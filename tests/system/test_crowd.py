@@ -42,7 +42,22 @@ def test_the_table_holds_a_hundred_devices_against_the_limits(crowd: Crowd) -> N
         assert "ABOVE the limits: 2 times, 0.7 s, 40 kB" in shown(msgspec.structs.replace(good, **worse))
 
 
-def test_what_is_written_for_a_device_is_held_against_its_limit_for_any_number_of_them(crowd: Crowd) -> None:
+def test_what_goes_to_the_disk_is_held_against_its_limits_for_any_number_of_devices(crowd: Crowd) -> None:
     assert crowd.written_kb > 0
-    assert "within the limits: 40 kB" in shown(msgspec.structs.replace(crowd, written_kb=39.0))
-    assert "ABOVE the limits: 40 kB" in shown(msgspec.structs.replace(crowd, written_kb=41.0))
+    good = msgspec.structs.replace(crowd, written_kb=39.0)
+    assert "within the limits: 40 kB, 12 syncs, 2 in series" in shown(good)
+    for worse in ({"written_kb": 41.0}, {"syncs": 12.1}, {"syncs_in_series": 3}):
+        assert "ABOVE the limits: 40 kB, 12 syncs, 2 in series" in shown(msgspec.structs.replace(good, **worse))
+
+
+def test_a_commit_waits_for_two_syncs_and_makes_four(crowd: Crowd) -> None:
+    assert crowd.syncs_in_series == 2
+    assert 4 <= crowd.syncs < 5  # a run's own begin and end are written between commits
+
+
+def test_the_report_has_what_goes_to_the_disk_with_its_limits(crowd: Crowd) -> None:
+    told = msgspec.to_builtins(crowd)
+    for name in ("written", "syncs", "syncs_in_series"):
+        assert {key for key in told if key.startswith(name) and key.endswith(("limit", "limit_kb"))}
+    assert told["written_limit_kb"] == 40
+    assert (told["syncs"], told["syncs_in_series_limit"]) == (crowd.syncs, 2)
