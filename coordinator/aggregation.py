@@ -4,7 +4,7 @@ Blocks are computed in float64 in the order of the sorted device ids, so the sam
 bytes whatever order they arrived in. What a block becomes is the strategy's to say.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,10 +26,13 @@ class Contribution:
 
 @dataclass(frozen=True)
 class Aggregation:
-    """The weight of every device's update, and the blocks, which are computed as they are asked for."""
+    """The weight of every device's update, and the blocks, which are computed as they are asked for.
+
+    Who does not ask for all of them closes `blocks`: threads are at work on the next ones.
+    """
 
     weights: dict[str, float]
-    blocks: Iterator[Block]
+    blocks: Generator[Block, None, None]
 
 
 def aggregate(

@@ -1,5 +1,6 @@
 """A round's new global model and its strategy's moments, computed and stored in a thread of its own."""
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,10 +13,12 @@ from common.errors import DiskFullError, FedpiError
 from common.files import disk_error
 from common.link import Broken
 from common.messages import Ref
+from common.weights import Spec
 from coordinator.aggregation import Contribution, aggregate
 from coordinator.blocks import Block
 from coordinator.events import Aggregated, Cancelled
 from coordinator.round_state import Round
+from coordinator.strategies.strategy import Strategy
 
 log = logging.getLogger(__name__)
 
@@ -80,11 +83,16 @@ class Aggregator:
         before = None if method.moments is None else self._moments.body(method.moments.id)
         done = aggregate(self._models.body(base.id), contributions, spec, method.strategy, before)
         log.info("round=%d strategy=%s weights=%s", round_.number, method.strategy.title, done.weights)
-        if not method.strategy.fresh_moments:
-            models = (block.model for block in done.blocks)
+        # Also where the disk fails: else the garbage collector would end their threads, at a place where it cannot.
+        with contextlib.closing(done.blocks):
+            return self._store(base, spec, method.strategy, done.blocks)
+
+    def _store(self, base: Ref, spec: Spec, strategy: Strategy, blocks: Iterable[Block]) -> Aggregated:
+        if not strategy.fresh_moments:
+            models = (block.model for block in blocks)
             return Aggregated(result=self._models.add_blocks(models, spec, base.chunk_bytes))
         with self._draft.open("wb") as draft:
-            parted = _parted(done.blocks, draft)
+            parted = _parted(blocks, draft)
             result = self._models.add_blocks(parted, spec, base.chunk_bytes, is_durable=False)
         moments = self._moments.add(self._draft, None, base.chunk_bytes, is_durable=False)
         self._models.sync(result.id, beside=self._moments.files(moments.id))

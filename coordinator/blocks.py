@@ -3,7 +3,7 @@
 import itertools
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ class Sources:
     moments: Path | None
 
 
-def blocks(sources: Sources, strategy: Strategy) -> Iterator[Block]:
+def blocks(sources: Sources, strategy: Strategy) -> Generator[Block, None, None]:
     """Yield the blocks in their order. Raises DataError where a file cannot be read or a value is too large."""
     threads = THREADS if strategy.has_stack or len(sources.updates) >= MANY_UPDATES else 1
     limit = _stack_limit(len(sources.updates)) if strategy.has_stack else BLOCK_BYTES // threads

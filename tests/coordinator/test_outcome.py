@@ -1,5 +1,7 @@
 """What committed rounds leave behind, and that a crash at any point leaves the same."""
 
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 
 from common.blobs import BlobStore
+from common.errors import DiskFullError
 from common.messages import Metrics, Ref
 from common.weights import TensorSpec, pack
 from coordinator.aggregation import Contribution
@@ -186,3 +189,26 @@ def test_the_plan_follows_the_schedule(config_path: Path) -> None:
     config = read_config(config_path)
     assert [config.training_in(number).learning_rate for number in (1, 2, 3)] == [0.1, 0.05, 0.025]
     assert config.training_in(1).proximal_mu == 0.01
+
+
+# ---- a full disk ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", [Method(), Method(strategy=FedAdam())], ids=["mean", "moments"])
+def test_no_thread_is_left_at_work_on_a_model_that_the_disk_has_no_room_for(
+    tmp_path: Path, models: BlobStore, base: Ref, monkeypatch: pytest.MonkeyPatch, method: Method
+) -> None:
+    """Left to the garbage collector, which may run while a thread begins, its end once hung the coordinator."""
+
+    def full(self: BlobStore, blocks: Iterator[bytes], *_: object, **_more: object) -> Ref:
+        del self
+        next(blocks)
+        raise DiskFullError("No space left on device")
+
+    monkeypatch.setattr(BlobStore, "add_blocks", full)
+    monkeypatch.setattr("coordinator.blocks.BLOCK_BYTES", 1024)  # more blocks than are under way
+    aggregator = Aggregator(models, tmp_path / "moments", print)
+    with pytest.raises(DiskFullError) as raised:  # which holds all frames
+        aggregator.aggregate(closing(1, base, {}, method), contributions(tmp_path))
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("block")] == []
+    assert raised.tb is not None
