@@ -100,8 +100,10 @@ class Demo:
         self._folder.mkdir(parents=True)
         parts = self._prepare_images()
         with Federation(self._folder) as federation:
-            store = self._start(federation)
-            with self._compare(federation, store) as reference:
+            self._start(federation)
+            with self._reference(federation) as reference:
+                store = self._await_initial(federation)
+                reference.measure(self._keep_initial(federation, store), self._recipe.rounds)
                 self._run_rounds(federation)
                 release = self._release(federation, store)
                 models, expected = self._assess(federation, store, reference)
@@ -129,12 +131,14 @@ class Demo:
         )
         return found
 
-    def _start(self, federation: Federation) -> Store:
+    def _start(self, federation: Federation) -> None:
         with self._step("Starting a broker, a coordinator and the devices rpi1 and rpi2"):
             federation.start_broker("embedded")
             federation.start_coordinator(self._coordinator_options())
             for device in DEVICES:
                 federation.start_device(device, {"data": self._data(device)})
+
+    def _await_initial(self, federation: Federation) -> Store:
         with self._step("Training the initial model on the coordinator's own share") as tell:
             while not federation.has_initial_model():
                 tell(last_line(federation.processes["coordinator"].log))
@@ -143,16 +147,18 @@ class Demo:
         federation.wait_for_devices(store, len(DEVICES))
         return store
 
-    def _compare(self, federation: Federation, store: Store) -> Reference:
-        """Begin to measure, beside the rounds, what the federation's model is held against."""
-        model = store.global_model()
-        assert model is not None  # noqa: S101 - _start waited for it
-        # A copy: the coordinator keeps only the current weights.
-        initial = self._folder / "initial.weights"
-        shutil.copyfile(federation.body(model.id), initial)
+    def _reference(self, federation: Federation) -> Reference:
         config = read_config(federation.config("coordinator"))
         data = {device: convert(self._data(device), DataConfig, device) for device in DEVICES}
-        return Reference(config, data, initial, self._recipe.rounds, self._folder)
+        return Reference(config, data, self._folder)
+
+    def _keep_initial(self, federation: Federation, store: Store) -> Path:
+        """Copy the initial weights: the coordinator keeps only the current ones."""
+        model = store.global_model()
+        assert model is not None  # noqa: S101 - _await_initial waited for it
+        copy = self._folder / "initial.weights"
+        shutil.copyfile(federation.body(model.id), copy)
+        return copy
 
     def _run_rounds(self, federation: Federation) -> None:
         self._say(f"Running {self._recipe.rounds} federated rounds; beside them each site is trained alone, to compare")

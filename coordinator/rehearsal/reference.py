@@ -1,6 +1,7 @@
 """What the federation's model is held against: the initial model, and each site trained by itself.
 
-Both need nothing of the rounds but the initial weights, so they are measured in a thread beside the rounds.
+Both need nothing of the rounds but the initial weights, so they are measured in a thread beside the rounds. TensorFlow
+and the images are loaded before, while the coordinator makes these weights.
 """
 
 import tempfile
@@ -28,17 +29,13 @@ class Reference:
     A context: whoever leaves it early ends the training.
     """
 
-    def __init__(
-        self, config: CoordinatorConfig, data: Mapping[str, DataConfig], initial: Path, rounds: int, folder: Path
-    ) -> None:
+    def __init__(self, config: CoordinatorConfig, data: Mapping[str, DataConfig], folder: Path) -> None:
         self._config = config
         self._data = dict(data)
-        self._initial = initial
-        self._rounds = rounds
         self._folder = folder
         self._has_ended = threading.Event()
         self._beside = ThreadPoolExecutor(1)
-        self._measuring = self._beside.submit(self._measure)
+        self._preparing = self._beside.submit(self._prepare)
 
     def __enter__(self) -> "Reference":
         return self
@@ -49,8 +46,13 @@ class Reference:
         self._has_ended.set()
         self._beside.shutdown()
 
+    def measure(self, initial: Path, rounds: int) -> None:
+        """Begin to measure the weights in `initial`, and each site's own after the plans of as many rounds."""
+        self._measuring = self._beside.submit(self._measure, initial, rounds)
+
     def result(self) -> tuple[Assessment, Alone]:
         """Wait for the initial model's figures and those of the sites alone. Raises ConfigError and WorkError."""
+        self._preparing.result()
         return self._measuring.result()
 
     def predict(self, body: Path) -> dict[str, NDArray[np.float64]]:
@@ -69,14 +71,16 @@ class Reference:
         self.result()
         return {name: site.unseen.names for name, site in self._unseen.sites.items()}
 
-    def _measure(self) -> tuple[Assessment, Alone]:
+    def _prepare(self) -> None:
         self._learner = build(self._config.model, {})
         self._unseen = Unseen(self._data, self._learner.image_size)
-        start = read_weights(self._learner, self._initial)
+
+    def _measure(self, initial: Path, rounds: int) -> tuple[Assessment, Alone]:
+        start = read_weights(self._learner, initial)
         before = self._unseen.assess(self._unseen.predict(self._learner, start))
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
             stage = Stage(self._learner, self._unseen.sites, Path(folder))
-            models = train_alone(self._config, stage, start, self._rounds, self._go_on)
+            models = train_alone(self._config, stage, start, rounds, self._go_on)
         return before, self._unseen.assess_alone(self._learner, models)
 
     def _go_on(self, _progress: str) -> None:
